@@ -1,0 +1,104 @@
+"""Checkpoints that are whole or not there: written aside, flushed, listed with their SHA-256, renamed into place, and only then pruned.
+
+safetensors and JSON only, nothing that can execute. Knows tensors by name, not what they are for.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from textdiff.config import InputError
+
+log = logging.getLogger("textdiff")
+
+MANIFEST = "MANIFEST.json"
+FORMAT = 1
+
+
+class Checkpoint(NamedTuple):
+    """Groups of named tensors (model, ema, optimizer, ...) and JSON facts (step, versions, ...)."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    facts: dict[str, Any]
+
+
+def save(folder: Path, step: int, checkpoint: Checkpoint, keep: int = 2) -> Path:
+    """Writes `folder`/step-N and then deletes all but the newest `keep`. A failure leaves what was there untouched."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".step-{step:08d}.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for name, group in checkpoint.tensors.items():
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}, aside / f"{name}.safetensors")
+    (aside / "facts.json").write_text(json.dumps({"format": FORMAT, **checkpoint.facts}, indent=2))
+    sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+    (aside / MANIFEST).write_text(json.dumps(sums, indent=2))
+    for path in aside.iterdir():
+        _flush(path)
+    done = folder / f"step-{step:08d}"
+    shutil.rmtree(done, ignore_errors=True)
+    aside.rename(done)
+    _flush(folder)
+    for old in steps(folder)[:-keep]:
+        shutil.rmtree(old)
+    return done
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; damaged ones are named in a warning. None if there has never been one.
+
+    Raises InputError if there are checkpoints but all are damaged.
+    """
+    found = steps(folder)
+    for path in reversed(found):
+        reason = damage(path)
+        if reason is None:
+            return load(path)
+        log.warning("checkpoint %s is damaged (%s) and was passed over", path, reason)
+    if found:
+        raise InputError(f"every checkpoint in {folder} is damaged: start again with --overwrite")
+    return None
+
+
+def steps(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def damage(path: Path) -> str | None:
+    """Why a checkpoint cannot be trusted, or None."""
+    try:
+        sums = json.loads((path / MANIFEST).read_text())
+        for name, expected in sums.items():
+            if _sha256(path / name) != expected:
+                return f"{name} has changed since it was written"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{MANIFEST} or a file it lists cannot be read: {error}"
+    return None
+
+
+def load(path: Path) -> Checkpoint:
+    facts = json.loads((path / "facts.json").read_text())
+    if facts["format"] != FORMAT:
+        raise InputError(f"{path} has format {facts['format']}, this version reads {FORMAT}")
+    return Checkpoint({file.stem: load_file(file) for file in path.glob("*.safetensors")}, facts)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,200 @@
+"""Every option of a text run, with its default: what `--help` prints, a YAML file overrides and `runs/NAME/config.yaml` records.
+
+Imports nothing heavy, so that the command line answers at once. `Model` becomes the network's own configuration, `Train` serves images too.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+class InputError(ValueError):
+    """The user gave something that cannot be used; the message names it and the way out. The command line prints it as one line."""
+
+
+def check(condition: bool, key: str, rule: str, got: object) -> None:
+    """Raises InputError unless the condition holds."""
+    if not condition:
+        raise InputError(f"{key} must be {rule}, got {got!r}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the text comes from and how it is cut into examples.
+
+    Args:
+        train: A .txt, .csv, .json, .jsonl (each also .gz) or .parquet file, a glob of them, a URL, or the name of a data set on the
+            Hugging Face hub. Nothing: sentences of the built-in grammar.
+        valid: The same for validation. Nothing: the hub's validation split, or `valid_share` of the training examples.
+        field: The column that holds the text (a .txt file's lines are its column `text`).
+        length: Longest example in tokens. Longer sentences are left out and counted, unless `pack` is on.
+        pack: Join all text and cut it into blocks of `length` tokens, for long documents instead of a sentence a line.
+        streaming: Read the training data as it goes, for what does not fit into memory.
+        valid_share: Share of the training examples held out when there is no `valid`.
+    """
+
+    train: str | None = None
+    valid: str | None = None
+    field: str = "text"
+    length: int = 64
+    pack: bool = False
+    streaming: bool = False
+    valid_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        check(self.length >= 2, "data.length", "at least 2", self.length)
+        check(0 < self.valid_share < 1, "data.valid_share", "between 0 and 1", self.valid_share)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokenizer, trained on the training text and saved with the model as tokenizer.json.
+
+    Args:
+        kind: word (words and punctuation marks), wordpiece, or bpe (byte level: any text survives the round trip exactly).
+        name: Take this tokenizer instead, by folder, tokenizer.json or hub name.
+        size: Largest vocabulary.
+        min_count: A word must occur this often to get a token of its own.
+        lowercase: Lower-case the text (word and wordpiece).
+    """
+
+    kind: Literal["word", "wordpiece", "bpe"] = "word"
+    name: str | None = None
+    size: int = 8192
+    min_count: int = 2
+    lowercase: bool = True
+
+    def __post_init__(self) -> None:
+        check(self.size >= 8, "tokenizer.size", "at least 8", self.size)
+        check(self.min_count >= 1, "tokenizer.min_count", "at least 1", self.min_count)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The text model: noise on learned word embeddings, a transformer that removes it, and rounding back to words.
+
+    Args:
+        objective: ce: cross-entropy on the words, x0 = softmax(logits) E (score interpolation). x0: squared error of x0 plus the
+            rounding cross-entropy (Diffusion-LM). eps: squared error of the noise, the plain DDPM objective, plus the same.
+        schedule: adaptive fits the noise levels to where the loss falls, in training and sampling; the others are fixed.
+        logsnr_min: Log SNR at the noisiest end.
+        logsnr_max: Log SNR at the clean end.
+        embed_dim: Width of the word embeddings that are diffused; every embedding has norm sqrt(embed_dim).
+        width: Width of the transformer.
+        depth: Layers of the transformer.
+        heads: Attention heads; width / heads must be even.
+        dropout: Dropout in the transformer.
+        self_condition: Share of training examples that are also given the model's own first estimate.
+        reveal: Share of training examples with some words given, which teaches infilling and continuing.
+        uniform_share: With the adaptive schedule, share of training examples whose log SNR is uniform over the range instead.
+        output_prior: Add the noisy word's own evidence to the logits, from the first to the second of these shares of the training.
+    """
+
+    objective: Literal["ce", "x0", "eps"] = "ce"
+    schedule: Literal["adaptive", "linear", "cosine", "sqrt", "sigmoid", "constant_alpha"] = "adaptive"
+    logsnr_min: float = -9.0
+    logsnr_max: float = 6.0
+    embed_dim: int = 64
+    width: int = 256
+    depth: int = 6
+    heads: int = 4
+    dropout: float = 0.0
+    self_condition: float = 0.5
+    reveal: float = 0.25
+    uniform_share: float = 0.1
+    output_prior: tuple[float, float] = (0.25, 0.6)
+
+    def __post_init__(self) -> None:
+        check(self.logsnr_min < self.logsnr_max, "model.logsnr_min", f"below logsnr_max = {self.logsnr_max}", self.logsnr_min)
+        for name in ("embed_dim", "width", "depth", "heads"):
+            check(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
+        check(self.width % (2 * self.heads) == 0, "model.width", f"a multiple of 2 * heads = {2 * self.heads}", self.width)
+        check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
+        for name in ("self_condition", "reveal", "uniform_share"):
+            check(0 <= getattr(self, name) <= 1, f"model.{name}", "in [0, 1]", getattr(self, name))
+        start, end = self.output_prior
+        check(0 <= start < end, "model.output_prior", "two rising shares of the training", self.output_prior)
+
+
+@dataclass(frozen=True)
+class Train:
+    """The optimization, for text and images alike.
+
+    Args:
+        steps: Optimizer steps.
+        batch_size: Examples a step, over all processes and accumulation.
+        accumulate: Parts a process cuts its share of a batch into, to save memory.
+        lr: Peak learning rate (AdamW), after `warmup` steps, then a cosine down to 0.
+        warmup: Steps of linear warm-up.
+        weight_decay: On matrices, not on embeddings, gains and biases.
+        clip: Largest norm of the gradient.
+        ema: Decay a step of the averaged weights that are validated, sampled from and saved.
+        precision: bf16 (autocast) or no (float32).
+        seed: Data order, noise and initial weights are functions of it.
+        log_every: Steps between lines of metrics.jsonl.
+        valid_every: Steps between validations with samples.
+        save_every: Steps between checkpoints.
+        trackers: Also log to these, by accelerate: tensorboard, wandb, trackio, ... (each must be installed).
+    """
+
+    steps: int = 2000
+    batch_size: int = 64
+    accumulate: int = 1
+    lr: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: Literal["bf16", "no"] = "bf16"
+    seed: int = 0
+    log_every: int = 20
+    valid_every: int = 500
+    save_every: int = 500
+    trackers: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "log_every", "valid_every", "save_every"):
+            check(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
+        check(self.lr > 0, "train.lr", "positive", self.lr)
+        check(self.clip > 0, "train.clip", "positive", self.clip)
+        check(self.warmup >= 0, "train.warmup", "0 or more", self.warmup)
+        check(self.weight_decay >= 0, "train.weight_decay", "0 or more", self.weight_decay)
+        check(0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
+        check(self.seed >= 0, "train.seed", "0 or more", self.seed)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How text is drawn from a model.
+
+    Args:
+        steps: Steps of the sampler; heun calls the network twice a step, the others once.
+        sampler: ddpm (ancestral), ddim (deterministic), dpm_solver (DPM-Solver++ 2M), heun (probability-flow ODE).
+        temperature: Below 1 safer, above 1 more varied words.
+        seed: Sentence i is a function of the seed and i.
+        batch_size: Sentences at a time; changes the speed, not the sentences.
+        clamp: Move every estimate to the nearest word (Diffusion-LM's clamping trick).
+    """
+
+    steps: int = 32
+    sampler: Literal["ddpm", "ddim", "dpm_solver", "heun"] = "ddpm"
+    temperature: float = 1.0
+    seed: int = 0
+    batch_size: int = 64
+    clamp: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.steps >= 1, "--steps", "at least 1", self.steps)
+        check(self.temperature > 0, "--temperature", "positive", self.temperature)
+        check(self.seed >= 0, "--seed", "0 or more", self.seed)
+        check(self.batch_size >= 1, "--batch_size", "at least 1", self.batch_size)
+
+
+@dataclass(frozen=True)
+class TextRun:
+    """Everything that decides a text run. `run` is the folder it writes."""
+
+    run: str = "runs/text"
+    data: Data = field(default_factory=Data)
+    tokenizer: Vocabulary = field(default_factory=Vocabulary)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)

@@ -1,0 +1,36 @@
+"""Randomness that is a function of counters: the same numbers whatever the batch, padding, process or device, with no state to save.
+
+SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) over int64 tensors. Training draws from it; samplers take torch generators.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def hashed(counter: Int[Tensor, "*d"], stream: int) -> Int[Tensor, "*d"]:
+    """64 well-mixed bits for each counter; another `stream` is independent."""
+    z = (counter + stream * 0x632BE59BD9B4E019 % 2**63) * -0x61C8864680B583EB
+    z = (z ^ _shifted(z, 30)) * -0x40A7B892E31B1A47
+    z = (z ^ _shifted(z, 27)) * -0x6B2FB644ECCEEE15
+    return z ^ _shifted(z, 31)
+
+
+def uniform(counter: Int[Tensor, "*d"], stream: int) -> Float[Tensor, "*d"]:
+    """In (0, 1), float32, 24 bits."""
+    return (_shifted(hashed(counter, stream), 40).float() + 0.5) / 2**24
+
+
+def normal(counter: Int[Tensor, " b"], shape: torch.Size, stream: int) -> Float[Tensor, "b *d"]:
+    """Standard normal noise of `shape` (b, *d), float32; element (i, ...) depends on `counter[i]` and its place (...) alone."""
+    place = torch.arange(shape[1:].numel(), device=counter.device)
+    counters = hashed(counter, stream).unsqueeze(1) + place
+    radius = (-2 * uniform(counters, 1).log()).sqrt()
+    return (radius * (2 * math.pi * uniform(counters, 2)).cos()).view(shape)
+
+
+def _shifted(z: Int[Tensor, "*d"], bits: int) -> Int[Tensor, "*d"]:
+    """Logical shift to the right."""
+    return (z >> bits) & (2 ** (64 - bits) - 1)

@@ -1,0 +1,165 @@
+"""Text from a trained model: a `Task` says what is given and what is wanted, `generate` runs the reverse process and yields drafts.
+
+Sampling, rewriting, infilling and continuing differ only in the task: which words are known, and from which noise level one starts.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Int
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from textdiff.config import InputError, Sampling
+from textdiff.counter import hashed, normal, uniform
+from textdiff.diffusion.gaussian import Denoiser, Prediction, diffuse, from_x0
+from textdiff.diffusion.samplers import SAMPLERS, Noise
+from textdiff.diffusion.wrappers import clamped, infilled, self_conditioned
+from textdiff.lm import DiffusionLM, project
+from textdiff.vocab import MASK, PAD, UNK, existing_tokenizer
+
+
+@dataclass(frozen=True)
+class Task:
+    """n sequences to be generated: `mask` is true on their positions, `known` where `ids` are given, and noise starts at `strength`
+    of the schedule's time (1: pure noise, whatever the ids)."""
+
+    ids: Int[Tensor, "n l"]
+    mask: Bool[Tensor, "n l"]
+    known: Bool[Tensor, "n l"]
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Sequences `first`, `first` + 1, ... of the task as of `step` out of `steps`; the last step's are the result."""
+
+    first: int
+    step: int
+    steps: int
+    ids: Int[Tensor, "b l"]
+    mask: Bool[Tensor, "b l"]
+
+    def sentences(self) -> list[list[int]]:
+        return [ids[mask].tolist() for ids, mask in zip(self.ids, self.mask, strict=True)]
+
+
+def load(name: str) -> tuple[DiffusionLM, Tokenizer]:
+    """A model and its tokenizer from a run folder, its model/ folder, or the hub; on the GPU if there is one."""
+    folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise InputError(f"{name} holds no model: no config.json in it or in {name}/model")
+    source = str(folder) if folder.is_dir() else name
+    if not folder.is_dir() and (folder.exists() or name.startswith((".", "/")) or name.count("/") != 1):
+        raise InputError(f"{name} is not a folder: give a run folder, its model/ folder, or a hub name such as user/model")
+    try:
+        model = DiffusionLM.from_pretrained(source)
+    except Exception as error:  # transformers, safetensors and the hub raise many kinds
+        raise InputError(f"{name} cannot be loaded as a text model: {' '.join(str(error).split())[:200]}") from error
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval(), existing_tokenizer(source)
+
+
+def from_noise(model: DiffusionLM, n: int, seed: int, length: int | None = None, at_least: int = 1) -> Task:
+    """n sequences out of nothing, of `length` tokens or of lengths as frequent as in the training text."""
+    longest = model.config.length
+    if length is not None and not at_least <= length <= longest:
+        raise InputError(f"--length must lie between {at_least} and {longest}, the longest this model was trained for, got {length}")
+    if at_least > longest:
+        raise InputError(f"the text leaves no room: it has {at_least - 1} tokens, and this model was trained for at most {longest}")
+    if length is None:
+        weight = model.lengths.cpu().double().clone()
+        weight[:at_least] = 0
+        weight = weight if weight.sum() > 0 else torch.arange(longest + 1).ge(at_least).double()
+        drawn = uniform(_keys(seed, n), stream=0).double() * weight.sum()
+        lengths = torch.searchsorted(weight.cumsum(0), drawn).clamp(max=longest)
+    else:
+        lengths = torch.full((n,), length)
+    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+    return Task(torch.zeros(mask.shape, dtype=torch.long), mask, torch.zeros_like(mask))
+
+
+def rewriting(model: DiffusionLM, ids: list[int], n: int, strength: float) -> Task:
+    """n variations on a sentence of the same number of tokens: noised to `strength`, then resampled."""
+    if not 0 <= strength <= 1:
+        raise InputError(f"--strength must be between 0 (the text itself) and 1 (ignores it), got {strength}")
+    given = _given(model, ids, n)
+    return Task(given, torch.ones_like(given, dtype=torch.bool), torch.zeros_like(given, dtype=torch.bool), strength)
+
+
+def infilling(model: DiffusionLM, ids: list[int], n: int, mask_id: int) -> Task:
+    """n ways to fill the positions that hold `mask_id`."""
+    given = _given(model, ids, n)
+    return Task(given, torch.ones_like(given, dtype=torch.bool), given != mask_id)
+
+
+def continuing(model: DiffusionLM, ids: list[int], n: int, seed: int, length: int | None = None) -> Task:
+    """n sentences that begin with `ids`."""
+    task = from_noise(model, n, seed, length, at_least=len(ids) + 1)
+    begins = torch.arange(task.ids.shape[1]) < len(ids)
+    start = torch.zeros(task.ids.shape[1], dtype=torch.long)
+    start[: len(ids)] = torch.tensor(ids, dtype=torch.long)
+    return Task(start.expand_as(task.ids), task.mask, begins.expand_as(task.mask))
+
+
+@torch.no_grad()
+def generate(model: DiffusionLM, tokenizer: Tokenizer, task: Task, options: Sampling) -> Iterator[Draft]:
+    """Drafts of all sequences, a batch after the other, a step after the other. Sequence i depends on (seed, i) and its task alone."""
+    if options.temperature != 1 and model.config.objective != "ce":
+        raise InputError(f"--temperature needs a model trained with objective ce, this one has {model.config.objective}")
+    if task.strength == 0:
+        yield Draft(0, 0, 0, task.ids, task.mask)
+        return
+    device = model.device
+    steps = max(1, math.ceil(options.steps * task.strength))
+    times = torch.linspace(task.strength, 0, steps + 1, dtype=torch.float64, device=device)
+    logsnrs = model.schedule()(times).float()
+    banned = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)
+    banned[[i for i in map(tokenizer.token_to_id, (PAD, UNK, MASK)) if i is not None]] = True
+    for first in range(0, len(task.ids), options.batch_size):
+        rows = slice(first, first + options.batch_size)
+        longest = int(task.mask[rows].sum(1).max())
+        ids, mask, known = (part[rows, :longest].to(device) for part in (task.ids, task.mask, task.known))
+        clean = model.vectors[ids]
+        noise = _noise(_keys(options.seed, len(task.ids))[rows].to(device))
+        x = noise(clean) if task.strength == 1 else diffuse(clean, logsnrs[:1].expand(len(ids)), noise(clean))
+        denoise = denoiser(model, clean, known, mask, banned, options)
+        for step in SAMPLERS[options.sampler](denoise, x, logsnrs, generator=noise):
+            words = model.rounding(step.x0).masked_fill(banned, -torch.inf).argmax(-1)
+            yield Draft(first, step.index, steps, torch.where(known, ids, words).cpu(), mask.cpu())
+
+
+def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, banned: Tensor, options: Sampling) -> Denoiser:
+    """The model as the core sees it: self-conditioned, told the known words, its estimates kept where embeddings are."""
+    told = known if model.config.reveal else torch.zeros_like(known)  # a model never taught to look at known words is not told
+
+    def network(x_t: Tensor, logsnr: Tensor, earlier: Tensor) -> Prediction:
+        seen = torch.where(told.unsqueeze(-1), clean, x_t)
+        prediction, _ = model.predict(seen, logsnr, project(earlier), told, mask, temperature=options.temperature, banned=banned)
+        return from_x0(x_t, logsnr, prediction.x0)
+
+    def nearest(x0: Tensor) -> Tensor:
+        return model.vectors[model.rounding(x0).masked_fill(banned, -torch.inf).argmax(-1)]
+
+    denoise = clamped(self_conditioned(network), nearest if options.clamp else project)
+    return infilled(denoise, clean, known.unsqueeze(-1)) if known.any() else denoise
+
+
+def _given(model: DiffusionLM, ids: list[int], n: int) -> Int[Tensor, "n l"]:
+    if not 1 <= len(ids) <= model.config.length:
+        raise InputError(f"the text must have 1 to {model.config.length} tokens for this model, got {len(ids)}")
+    return torch.tensor(ids).expand(n, -1)
+
+
+def _keys(seed: int, n: int) -> Int[Tensor, " n"]:
+    return hashed(torch.arange(n), stream=seed + 1)
+
+
+def _noise(keys: Int[Tensor, " b"]) -> Noise:
+    """A new draw at every call, a function of the sequence's key, the call's number and the place in the sequence."""
+    calls = count()
+    return lambda x: normal(hashed(keys, next(calls)), x.shape, stream=1)

@@ -1,0 +1,226 @@
+"""DiffusionLM: words become vectors, noise is added to the vectors, a transformer takes it away, and vectors become words again.
+
+`forward(ids, mask, index)` returns the named loss terms of a training step; `predict` is one call of the network, which generation wraps
+into a Denoiser. Noise levels, losses and logits are float32, whatever autocast does.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from textdiff.counter import normal, uniform
+from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse
+from textdiff.diffusion.schedule import SCHEDULES, Schedule, bounded, gumbel
+from textdiff.transformer import TextDenoiser
+
+GOLDEN = (math.sqrt(5) - 1) / 2  # frac(n * GOLDEN) fills [0, 1) evenly over any stretch of n
+
+
+class DiffusionLMConfig(PreTrainedConfig):
+    """`textdiff.config.Model`, flat, with what the data decide: the vocabulary's size and the longest sequence."""
+
+    model_type = "textdiff"
+
+    def __init__(
+        self,
+        vocab_size: int = 8,
+        length: int = 64,
+        objective: str = "ce",
+        schedule: str = "adaptive",
+        logsnr_min: float = -9.0,
+        logsnr_max: float = 6.0,
+        embed_dim: int = 64,
+        width: int = 256,
+        depth: int = 6,
+        heads: int = 4,
+        dropout: float = 0.0,
+        self_condition: float = 0.5,
+        reveal: float = 0.25,
+        uniform_share: float = 0.1,
+        output_prior: Sequence[float] = (0.25, 0.6),
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_size, self.length = vocab_size, length
+        self.objective, self.schedule, self.logsnr_min, self.logsnr_max = objective, schedule, logsnr_min, logsnr_max
+        self.embed_dim, self.width, self.depth, self.heads, self.dropout = embed_dim, width, depth, heads, dropout
+        self.self_condition, self.reveal, self.uniform_share = self_condition, reveal, uniform_share
+        self.output_prior = list(output_prior)
+        super().__init__(**kwargs)
+
+
+class DiffusionLM(PreTrainedModel):
+    """The text model. Buffers: `unigram` and `lengths`, the training text's frequencies of tokens and of lengths 0..`length`."""
+
+    config_class = DiffusionLMConfig
+    base_model_prefix = "diffusion_lm"
+
+    def __init__(self, config: DiffusionLMConfig) -> None:
+        super().__init__(config)
+        self.embedding = nn.Parameter(torch.randn(config.vocab_size, config.embed_dim))
+        self.denoiser = TextDenoiser(config.embed_dim, config.width, config.depth, config.heads, config.length, config.dropout)
+        self.head = nn.Linear(config.width, config.vocab_size if config.objective == "ce" else config.embed_dim)
+        nn.init.normal_(self.head.weight, std=0.02)
+        if config.objective != "ce":
+            self.rounding_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        if config.schedule == "adaptive":
+            self.noise_center = nn.Parameter(torch.full((), 4.7 + math.log(config.embed_dim / 768)))
+            self.noise_scale = nn.Parameter(torch.full((), 0.85))
+            self.loss_limit = nn.Parameter(torch.full((), math.log(config.vocab_size)))
+        self.register_buffer("unigram", torch.full((config.vocab_size,), 1 / config.vocab_size))
+        self.register_buffer("lengths", torch.full((config.length + 1,), 1 / (config.length + 1)))
+        self.register_buffer("prior_weight", torch.zeros(()))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every module initializes itself."""
+
+    def describe_data(self, token_counts: Float[Tensor, " v"], length_counts: Float[Tensor, " n"]) -> None:
+        """Sets `unigram` and `lengths`, and with them where the logits start."""
+        self.unigram.copy_((token_counts + 0.1) / (token_counts + 0.1).sum())
+        self.lengths.copy_(length_counts / length_counts.sum())
+        with torch.no_grad():
+            if self.config.schedule == "adaptive":
+                self.loss_limit.copy_(-(self.unigram * self.unigram.log()).sum())
+            if self.config.objective == "ce":
+                self.head.bias.copy_(self.unigram.log())
+
+    @property
+    def vectors(self) -> Float[Tensor, "v d"]:
+        """All embeddings, of norm sqrt(d): one unit of variance a component."""
+        return F.normalize(self.embedding, dim=-1) * math.sqrt(self.config.embed_dim)
+
+    def evidence(self, x_t: Float[Tensor, "b l d"], logsnr: Float[Tensor, " b"]) -> Float[Tensor, "b l v"]:
+        """log N(x_t; alpha e_v, sigma^2 I) up to a constant: what a noisy vector says of its own word, without context."""
+        alpha, sigma = alpha_sigma(logsnr, x_t)
+        return (alpha / sigma**2) * (x_t @ self.vectors.T)
+
+    def rounding(self, x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l v"]:
+        """Logits of the words for a clean vector, by inner products (Diffusion-LM, sec. 4.2)."""
+        logits = x0 @ self.vectors.T
+        return logits if self.config.objective == "ce" else logits + self.rounding_bias
+
+    def schedule(self) -> Schedule:
+        """t -> log SNR, for training and for sampling; the adaptive one as fitted so far."""
+        low, high = self.config.logsnr_min, self.config.logsnr_max
+        if self.config.schedule != "adaptive":
+            return bounded(SCHEDULES[self.config.schedule], low, high)
+        center, scale = self.noise_center.detach(), self.noise_scale.detach()
+        return lambda t: gumbel(t, center.to(t.device), scale.to(t.device), low, high)
+
+    def predict(
+        self,
+        x_t: Float[Tensor, "b l d"],
+        logsnr: Float[Tensor, " b"],
+        earlier: Float[Tensor, "b l d"],
+        known: Bool[Tensor, "b l"],
+        mask: Bool[Tensor, "b l"],
+        *,
+        temperature: float = 1.0,
+        banned: Bool[Tensor, " v"] | None = None,
+    ) -> tuple[Prediction, Float[Tensor, "b l v"]]:
+        """The prediction of the clean vectors and the logits of the words; `earlier` is an estimate of x0, or zero, `known` vectors are clean."""
+        out = self.head(self.denoiser(x_t, logsnr, earlier, known, mask))
+        with torch.autocast(x_t.device.type, enabled=False):
+            out = out.float()
+            if self.config.objective != "ce":
+                prediction = PREDICTIONS[self.config.objective](x_t, logsnr, out)
+                return prediction, self._without(self.rounding(prediction.x0), banned)
+            if self.prior_weight > 0:
+                out = out + self.prior_weight * self.evidence(x_t, logsnr)
+            logits = self._without(out, banned)
+            x0 = (logits / temperature).softmax(-1) @ self.vectors
+            return PREDICTIONS["x0"](x_t, logsnr, x0), logits
+
+    def forward(
+        self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], index: Int[Tensor, " b"], progress: float = 1.0
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Named loss terms, each a mean over the real tokens, to be added up.
+
+        ce (nats): cross-entropy of the words, given their noisy vectors. eps, x0: squared error a component. round (nats): cross-entropy of
+        the word given its nearly clean vector. schedule: misfit of the adaptive schedule to the loss, which moves nothing but the schedule.
+
+        Args:
+            mask: true on real tokens.
+            index: the examples' numbers in the run; all randomness is a function of them.
+            progress: share of the training that is done.
+        """
+        if self.training:
+            self.prior_weight.fill_(self._prior_weight_at(progress))
+        logsnr, known = self._noise_levels(index), self._revealed(index, mask)
+        x0 = self.vectors[ids]
+        eps = normal(index, x0.shape, stream=1)
+        x_t = torch.where(known.unsqueeze(-1), x0, diffuse(x0, logsnr, eps))
+        earlier = self._first_estimate(index, x_t, logsnr, known, mask)
+        prediction, logits = self.predict(x_t, logsnr, earlier, known, mask)
+        target = mask & ~known
+
+        def mean(per_token: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+            return (per_token * target).sum() / mask.sum()
+
+        ce = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
+        if self.config.objective == "ce":
+            terms = {"ce": mean(ce)}
+        else:
+            wanted, got = (eps, prediction.eps) if self.config.objective == "eps" else (x0, prediction.x0)
+            nearly_clean = diffuse(x0, torch.full_like(logsnr, self.config.logsnr_max), normal(index, x0.shape, stream=2))
+            rounded = F.cross_entropy(self.rounding(nearly_clean).transpose(1, 2), ids, reduction="none")
+            terms = {self.config.objective: mean((wanted - got).square().mean(-1)), "round": mean(rounded)}
+        if self.config.schedule == "adaptive":
+            per_example = (ce.detach() * target).sum(1) / target.sum(1).clamp(min=1)
+            terms["schedule"] = self._schedule_misfit(per_example, logsnr, ~known.any(1))
+        return terms
+
+    def _prior_weight_at(self, progress: float) -> float:
+        start, end = self.config.output_prior
+        return min(1.0, max(0.0, (progress - start) / (end - start)))
+
+    def _noise_levels(self, index: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Low-discrepancy in the run's example number; a few are uniform over all log SNRs, so that the rest of the range is not forgotten."""
+        t = (index % 2**40).double() * GOLDEN % 1
+        scheduled = self.schedule()(t).float()
+        if self.config.schedule != "adaptive":
+            return scheduled
+        spread = self.config.logsnr_min + (self.config.logsnr_max - self.config.logsnr_min) * uniform(index, stream=3)
+        return torch.where(uniform(index, stream=4) < self.config.uniform_share, spread, scheduled)
+
+    def _revealed(self, index: Int[Tensor, " b"], mask: Bool[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+        """Which words are given: in a share of the examples a prefix or scattered words, of any share of the sentence."""
+        place = torch.arange(mask.shape[1], device=index.device)
+        share = uniform(index, stream=5).unsqueeze(1)
+        prefix = place < share * mask.sum(1, keepdim=True)
+        scattered = uniform(index.unsqueeze(1) * 4096 + place, stream=6) < share
+        chosen = torch.where(uniform(index, stream=7).unsqueeze(1) < 0.5, prefix, scattered)
+        return chosen & mask & (uniform(index, stream=8) < self.config.reveal).unsqueeze(1)
+
+    @torch.no_grad()
+    def _first_estimate(
+        self, index: Int[Tensor, " b"], x_t: Tensor, logsnr: Tensor, known: Tensor, mask: Tensor
+    ) -> Float[Tensor, "b l d"]:
+        """Self-conditioning: for a share of the examples the model's own x0 without it, zero for the rest."""
+        earlier = torch.zeros_like(x_t)
+        rows = (uniform(index, stream=9) < self.config.self_condition).nonzero().squeeze(1)
+        if len(rows):
+            x0 = self.predict(x_t[rows], logsnr[rows], earlier[rows], known[rows], mask[rows])[0].x0
+            earlier[rows] = project(x0)
+        return earlier
+
+    def _schedule_misfit(self, ce: Float[Tensor, " b"], logsnr: Float[Tensor, " b"], rows: Bool[Tensor, " b"]) -> Float[Tensor, ""]:
+        """How far `loss_limit exp(-exp(-(g - center) / scale))` is from the loss at noise level g = -log SNR; kept small next to the loss."""
+        fit = self.loss_limit * torch.exp(-torch.exp((logsnr + self.noise_center) / self.noise_scale))
+        return 0.01 * ((ce - fit).square() * rows).mean()
+
+    @staticmethod
+    def _without(logits: Float[Tensor, "b l v"], banned: Bool[Tensor, " v"] | None) -> Float[Tensor, "b l v"]:
+        return logits if banned is None else logits.masked_fill(banned, -torch.inf)
+
+
+def project(x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+    """Into the ball that holds all embeddings and their averages: longer vectors are shortened to norm sqrt(d)."""
+    limit = math.sqrt(x0.shape[-1])
+    return x0 * (limit / x0.norm(dim=-1, keepdim=True).clamp(min=limit))

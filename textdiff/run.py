@@ -1,0 +1,193 @@
+"""A text run, from its configuration to its run folder: config.yaml, metrics.jsonl, state/ (to resume) and model/ (all that sampling needs)."""
+
+import importlib.util
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from textdiff.config import InputError, Sampling, TextRun
+from textdiff.data import SAMPLE, Corpus, MicroBatch, Texts, batched, collate, examples, in_turn, open_texts, streamed
+from textdiff.generate import from_noise, generate
+from textdiff.lm import DiffusionLM, DiffusionLMConfig
+from textdiff.metrics import context_gain
+from textdiff.trainer import Trainer, TrainStep
+from textdiff.vocab import existing_tokenizer, save_tokenizer, train_tokenizer
+
+log = logging.getLogger("textdiff")
+
+VALID_EXAMPLES = 1024  # at most, for the validation loss while training
+LEVELS = (-6.0, -4.0, -3.0, -2.0, -1.0, 0.0)  # log SNRs at which the context gain is shown
+
+
+def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """Trains, with progress on standard error, and returns the run folder. What is wrong with the input is raised before any long work."""
+    _check_trackers(config.train.trackers)
+    folder = Path(config.run)
+    _check_folder(folder, resume, overwrite)
+    texts = open_texts(config.data)
+    accelerator = Accelerator(mixed_precision=config.train.precision, log_with=config.train.trackers or None, project_dir=config.run)
+    if accelerator.is_main_process:
+        _prepare_folder(folder, config, overwrite)
+        if not (folder / "model" / "tokenizer.json").exists():
+            (folder / "model").mkdir(exist_ok=True)
+            save_tokenizer(train_tokenizer(_sample(texts, config), config.tokenizer), folder / "model")
+    accelerator.wait_for_everyone()
+    tokenizer = existing_tokenizer(str(folder / "model"))
+    corpus, valid = (Corpus.of(examples(part, tokenizer, config.data)) for part in (_sample(texts, config), texts.valid))
+    trainer = Trainer(_model(config, tokenizer, corpus), config.train, folder / "state", accelerator)
+    if resume and trainer.resume():
+        log.info("going on from step %d", trainer.step)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if config.data.streaming:
+        batches = streamed(texts.train, tokenizer, config.data, config.train, trainer.step, rank, world)
+    else:
+        batches = batched(corpus, config.train, trainer.step, rank, world)
+    _watch(trainer, batches, valid.head(VALID_EXAMPLES), tokenizer, config, folder)
+    return folder
+
+
+def _watch(trainer: Trainer, batches: Iterator[list[MicroBatch]], valid: Corpus, tokenizer: Tokenizer, config: TextRun, folder: Path) -> None:
+    """Consumes the steps: progress bar, metrics.jsonl, validation with samples, checkpoints."""
+    journal = Journal(trainer, folder, config)
+    for done in trainer.train(journal.counted(batches)):
+        journal.step(done)
+        last = done.step == config.train.steps
+        if done.step % config.train.valid_every == 0 or last:
+            rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
+            losses = trainer.validate(in_turn(valid, config.train.batch_size, rank, world))
+            if trainer.accelerator.is_main_process:
+                journal.validation(losses, _context_gain(trainer.ema, valid), _samples(trainer.ema, tokenizer))
+        if done.step % config.train.save_every == 0 or last:
+            trainer.save()
+            if trainer.accelerator.is_main_process:
+                save_model(trainer.ema, folder / "model")
+    journal.close()
+
+
+class Journal:
+    """What a person and a plot want to know of a run, on standard error, in metrics.jsonl and in the trackers."""
+
+    def __init__(self, trainer: Trainer, folder: Path, config: TextRun) -> None:
+        self.trainer, self.config, self.path = trainer, config, folder / "metrics.jsonl"
+        self.main = trainer.accelerator.is_main_process
+        self.tokens, self.since, self.began = 0, time.perf_counter(), time.perf_counter()
+        if self.main:
+            _forget_after(self.path, trainer.step)
+        self.bar = tqdm(total=config.train.steps, initial=trainer.step, disable=not self.main, unit="step", dynamic_ncols=True)
+        if config.train.trackers:
+            trainer.accelerator.init_trackers("textdiff", config={"run": config.run})
+
+    def counted(self, batches: Iterator[list[MicroBatch]]) -> Iterator[list[MicroBatch]]:
+        for micro_batches in batches:
+            self.tokens += sum(int(micro.tensors["mask"].sum()) for micro in micro_batches)
+            yield micro_batches
+
+    def step(self, done: TrainStep) -> None:
+        self.bar.update()
+        if done.step % self.config.train.log_every and done.step != self.config.train.steps:
+            return
+        losses = {name: float(value) for name, value in done.losses.items()}
+        now = time.perf_counter()
+        speed = self.tokens * self.trainer.accelerator.num_processes / (now - self.since)
+        self.tokens, self.since = 0, now
+        self.bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in losses.items()) + f" {speed:,.0f} tokens/s")
+        self._write(
+            {"step": done.step, **losses, "lr": done.lr, "grad_norm": float(done.grad_norm), "tokens_per_second": speed, "seconds": now - self.began}
+        )
+
+    def validation(self, losses: dict[str, float], gain: dict[float, float], samples: list[str]) -> None:
+        step = self.trainer.step
+        shown = "  ".join(f"{level:+.0f}: {value:.2f}" for level, value in gain.items())
+        tqdm.write(f"step {step}: validation {' '.join(f'{n} {v:.3f}' for n, v in losses.items())}", file=self.bar.fp)
+        tqdm.write(f"  context gain in nats a word, by log SNR  {shown}", file=self.bar.fp)
+        for sample in samples:
+            tqdm.write(f"  | {sample}", file=self.bar.fp)
+        gains = {f"context_gain/{level:g}": value for level, value in gain.items()}
+        self._write({"step": step, **{f"valid/{n}": v for n, v in losses.items()}, **gains, "samples": samples})
+        self.since = time.perf_counter()
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.config.train.trackers:
+            self.trainer.accelerator.end_training()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self.main:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        if self.config.train.trackers:
+            self.trainer.accelerator.log({k: v for k, v in line.items() if isinstance(v, float)}, step=line["step"])
+
+
+def save_model(model: DiffusionLM, folder: Path) -> None:
+    """Replaces the weights and configuration in `folder` as a whole; the tokenizer is there already."""
+    aside = folder.with_name("model.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    for path in aside.iterdir():
+        path.replace(folder / path.name)
+    aside.rmdir()
+
+
+def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM:
+    torch.manual_seed(config.train.seed)
+    model = DiffusionLM(DiffusionLMConfig(vocab_size=tokenizer.get_vocab_size(), length=config.data.length, **asdict(config.model)))
+    tokens = np.bincount(corpus.tokens, minlength=model.config.vocab_size)
+    lengths = np.bincount(corpus.sizes, minlength=model.config.length + 1)
+    model.describe_data(torch.from_numpy(tokens).float(), torch.from_numpy(lengths).float())
+    return model
+
+
+def _context_gain(model: DiffusionLM, valid: Corpus) -> dict[float, float]:
+    rows = [valid[i] for i in range(min(128, len(valid)))]
+    tensors = collate(rows, np.arange(len(rows)))
+    return context_gain(model, tensors["ids"].to(model.device), tensors["mask"].to(model.device), LEVELS)
+
+
+def _samples(model: DiffusionLM, tokenizer: Tokenizer, n: int = 4) -> list[str]:
+    *_, draft = generate(model, tokenizer, from_noise(model, n, seed=0), Sampling())
+    return [tokenizer.decode(ids) for ids in draft.sentences()]
+
+
+def _sample(texts: Texts, config: TextRun) -> Iterator[str]:
+    """All training texts, or the beginning of a stream."""
+    return islice(texts.train(), SAMPLE if config.data.streaming else None)
+
+
+def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    if (folder / "config.yaml").exists() and not (resume or overwrite):
+        raise InputError(f"{folder} already holds a run: go on with --resume, replace it with --overwrite, or choose another --run")
+
+
+def _prepare_folder(folder: Path, config: TextRun, overwrite: bool) -> None:
+    if overwrite:
+        for name in ("state", "model"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False))
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drops lines of steps that are about to be repeated."""
+    if path.exists():
+        path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if json.loads(line)["step"] <= step))
+
+
+def _check_trackers(names: list[str]) -> None:
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"train.trackers names {name}, which is not installed: pip install {name}")

@@ -1,0 +1,152 @@
+"""The training loop, as an iterator of steps: accelerate, bf16, accumulation, clipping, warm-up and cosine, averaged weights, resume.
+
+A model is a module whose `forward(**tensors, progress=...)` returns named loss terms, each a mean over its batch; their sum is minimized.
+Knows neither text nor image nor diffusion. Progress bars, logs, samples and when to save are up to whoever consumes the steps.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from textdiff import checkpoint
+from textdiff.config import InputError, Train
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """After optimizer step `step`: the loss terms over the global batch, the gradient's norm before clipping, the learning rate."""
+
+    step: int
+    losses: dict[str, Tensor]
+    grad_norm: Tensor
+    lr: float
+
+
+class Trainer:
+    """Holds the model, its optimizer and its average `ema`. `folder` is where checkpoints go."""
+
+    def __init__(self, model: nn.Module, config: Train, folder: Path, accelerator: Accelerator) -> None:
+        self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.step = 0
+        self.ema = copy.deepcopy(model).to(accelerator.device).requires_grad_(False).eval()
+        optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr, betas=(0.9, 0.99), fused=True)
+        self.raw = model
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+
+    def train(self, batches: Iterable[list[Any]]) -> Iterator[TrainStep]:
+        """Steps until `config.steps`. `batches` holds each step's micro-batches (`tensors`, `share` of the global batch) from `self.step` on."""
+        self.model.train()
+        for micro_batches in batches:
+            if self.step >= self.config.steps:
+                return
+            yield self._one_step(micro_batches)
+
+    def _one_step(self, micro_batches: list[Any]) -> TrainStep:
+        totals: dict[str, Tensor] = {}
+        for last, micro in zip([*[False] * (len(micro_batches) - 1), True], micro_batches, strict=True):
+            with nullcontext() if last else self.accelerator.no_sync(self.model):  # gradients are exchanged once a step
+                terms = self._forward(self.model, micro.tensors)
+                loss = sum(terms.values()) * micro.share * self.accelerator.num_processes  # processes average their gradients
+                self.accelerator.backward(loss)
+            for name, term in terms.items():
+                totals[name] = totals.get(name, 0) + term.detach() * micro.share
+        grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if not torch.isfinite(grad_norm):
+            raise InputError(f"the gradient is not finite at step {self.step + 1}: lower --train.lr; the weights were left as they were")
+        lr = learning_rate(self.step, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self._average()
+        return TrainStep(self.step, self._summed(totals), grad_norm, lr)
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Any]) -> dict[str, float]:
+        """Mean loss terms of the averaged weights over `batches`, whose shares, over all processes, add up to 1."""
+        totals: dict[str, Tensor] = {}
+        for micro in batches:
+            with self.accelerator.autocast():
+                terms = self._forward(self.ema, micro.tensors)
+            for name, term in terms.items():
+                totals[name] = totals.get(name, 0) + term * micro.share
+        return {name: float(total) for name, total in self._summed(totals).items()}
+
+    def save(self) -> None:
+        """A checkpoint of everything, from the main process."""
+        if self.accelerator.is_main_process:
+            groups = {"model": self.raw.state_dict(), "ema": self.ema.state_dict(), "optimizer": _flat(self.optimizer.state_dict()["state"])}
+            checkpoint.save(self.folder, self.step, checkpoint.Checkpoint(groups, {"step": self.step, "torch": torch.__version__}))
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> bool:
+        """Goes on from the newest whole checkpoint, if there is one. Raises InputError if it is of another model."""
+        saved = checkpoint.newest(self.folder)
+        if saved is None:
+            return False
+        try:
+            self.raw.load_state_dict(saved.tensors["model"])
+            self.ema.load_state_dict(saved.tensors["ema"])
+        except RuntimeError as error:
+            raise InputError(f"the checkpoint in {self.folder} is of another model: {' '.join(str(error).split())[:300]}") from error
+        state = {"state": _nested(saved.tensors["optimizer"]), "param_groups": self.optimizer.state_dict()["param_groups"]}
+        self.optimizer.load_state_dict(state)
+        self.step = saved.facts["step"]
+        return True
+
+    def _forward(self, model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        device = self.accelerator.device
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        return model(**moved, progress=self.step / self.config.steps)
+
+    def _summed(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Over all processes."""
+        values = self.accelerator.reduce(torch.stack(list(totals.values())), reduction="sum")
+        return dict(zip(totals, values, strict=True))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Weights move towards the model's, faster at first (min(decay, (1 + step) / (10 + step))); buffers are copied."""
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.raw.parameters()), 1 - decay)
+        for mine, new in zip(self.ema.buffers(), self.raw.buffers(), strict=True):
+            mine.copy_(new)
+
+
+def learning_rate(step: int, config: Train) -> float:
+    """Linear warm-up, then half a cosine down to 0."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _groups(model: nn.Module, config: Train) -> list[dict[str, Any]]:
+    """Weight decay on the matrices of linear and convolution layers alone."""
+    matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0},
+    ]
+
+
+def _flat(state: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{number}.{name}": tensor for number, entry in state.items() for name, tensor in entry.items()}
+
+
+def _nested(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in flat.items():
+        number, name = key.split(".")
+        state.setdefault(int(number), {})[name] = tensor
+    return state

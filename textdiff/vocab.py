@@ -1,0 +1,93 @@
+"""Tokenizers: trained on the user's text with the `tokenizers` library, or taken from elsewhere; saved as tokenizer.json.
+
+Ids 0, 1, 2 of a trained one are [PAD], [UNK], [MASK]. Knows no model and no data set.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from textdiff.config import InputError, Vocabulary
+
+PAD, UNK, MASK = "[PAD]", "[UNK]", "[MASK]"
+WORDS = r"<\w+>|\d+(?:[.,]\d+)*|['’]?\w+(?:-\w+)*|[^\w\s]"  # tags, numbers, words and what follows an apostrophe, single marks
+SPACED = r"^(?![.,;:!?)\]%'’…])"  # these attach to the word before them
+
+
+def train_tokenizer(texts: Iterable[str], config: Vocabulary) -> Tokenizer:
+    """A tokenizer of `config.kind` for this text, or the existing one that `config.name` names."""
+    if config.name:
+        return existing_tokenizer(config.name)
+    tokenizer, trainer = TOKENIZERS[config.kind](config)
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() < 5:
+        raise InputError(
+            f"the training text has no words left for a vocabulary: none occurs {config.min_count} times; lower --tokenizer.min_count"
+        )
+    return tokenizer
+
+
+def existing_tokenizer(name: str) -> Tokenizer:
+    """From a folder or file with a tokenizer.json, or the hub; what it lacks of [PAD], [UNK] and [MASK] is added."""
+    path = Path(name) / "tokenizer.json" if Path(name).is_dir() else Path(name)
+    try:
+        tokenizer = Tokenizer.from_file(str(path)) if path.exists() else Tokenizer.from_pretrained(name)
+    except Exception as error:  # the library raises bare Exception
+        raise InputError(f"no tokenizer at {name}: neither a tokenizer.json nor one on the hub ({error})") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.add_special_tokens([token for token in (PAD, UNK, MASK) if tokenizer.token_to_id(token) is None])
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """tokenizer.json, and the two lines that let `transformers.AutoTokenizer` read it."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD, "unk_token": UNK, "mask_token": MASK}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names, indent=2) + "\n")
+
+
+def _word(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
+    tokenizer.normalizer = _normalizer(config)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(Regex(SPACED), " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return tokenizer, trainers.WordLevelTrainer(
+        vocab_size=config.size, min_frequency=config.min_count, special_tokens=[PAD, UNK, MASK], show_progress=False
+    )
+
+
+def _wordpiece(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNK))
+    tokenizer.normalizer = _normalizer(config)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    return tokenizer, trainers.WordPieceTrainer(
+        vocab_size=config.size, min_frequency=config.min_count, special_tokens=[PAD, UNK, MASK], show_progress=False
+    )
+
+
+def _bpe(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:
+    tokenizer = Tokenizer(models.BPE(unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer, trainers.BpeTrainer(
+        vocab_size=config.size,
+        min_frequency=config.min_count,
+        special_tokens=[PAD, UNK, MASK],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+
+
+def _normalizer(config: Vocabulary) -> normalizers.Normalizer:
+    return normalizers.Sequence([normalizers.NFC()] + [normalizers.Lowercase()] * config.lowercase)
+
+
+TOKENIZERS = {"word": _word, "wordpiece": _wordpiece, "bpe": _bpe}
