@@ -17,7 +17,7 @@ class Part(NamedTuple):
     """One micro-batch of one process: the examples, each one's number in the whole run, and the part's share of the global batch."""
 
     examples: np.ndarray
-    index: np.ndarray
+    numbers: np.ndarray
     share: float
 
 

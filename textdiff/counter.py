@@ -19,8 +19,8 @@ def hashed(counter: Int[Tensor, "*d"], stream: int) -> Int[Tensor, "*d"]:
 
 
 def uniform(counter: Int[Tensor, "*d"], stream: int) -> Float[Tensor, "*d"]:
-    """In (0, 1), float32, 24 bits."""
-    return (_shifted(hashed(counter, stream), 40).float() + 0.5) / 2**24
+    """Strictly in (0, 1), float32, 23 bits: with one more, the last half would be rounded up to 1."""
+    return (_shifted(hashed(counter, stream), 41).float() + 0.5) / 2**23
 
 
 def normal(counter: Int[Tensor, " b"], shape: torch.Size, stream: int) -> Float[Tensor, "b *d"]:

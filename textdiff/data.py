@@ -51,7 +51,7 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, i: int) -> np.ndarray:
+    def __getitem__(self, i: int | np.integer) -> np.ndarray:
         return self.tokens[self.starts[i] : self.starts[i + 1]]
 
     @property
@@ -71,17 +71,20 @@ class Texts(NamedTuple):
 
 def open_texts(data: Data) -> Texts:
     """Both sets. Without a source for validation: the hub's own split, or a held-out share (fixed, whatever the seed)."""
-    if data.train is None:
+    source = data.train
+    if source is None:
         train = grammar.corpus(GRAMMAR_SENTENCES, seed=0)
         return Texts(lambda: train, list(_read(data.valid, data)) if data.valid else grammar.corpus(2_000, seed=1, training=False))
-    if data.valid or _has_validation(data.train):
-        valid = list(_read(data.valid or data.train, data, "train" if data.valid else "validation"))
-        texts = None if data.streaming else list(_read(data.train, data))
-        return Texts(lambda: texts or _read(data.train, data, streaming=True), valid)
+    if data.valid or _has_validation(source):
+        valid = list(_read(data.valid or source, data, "train" if data.valid else "validation"))
+        texts = None if data.streaming else list(_read(source, data))
+        return Texts(lambda: texts or _read(source, data, streaming=True), valid)
     if data.streaming:
-        valid = list(islice(_read(data.train, data, streaming=True), HELD_OUT))
-        return Texts(lambda: islice(_read(data.train, data, streaming=True), len(valid), None), valid)
-    return _split(list(_read(data.train, data)), data)
+        *valid, more = islice(_read(source, data, streaming=True), HELD_OUT + 1)
+        if len(valid) < HELD_OUT:
+            raise InputError(f"{source} holds no more than the {HELD_OUT:,} rows kept for validation: leave --data.streaming off")
+        return Texts(lambda: islice(_read(source, data, streaming=True), HELD_OUT, None), valid)
+    return _split(list(_read(source, data)), data)
 
 
 def _split(texts: list[str], data: Data) -> Texts:
@@ -124,7 +127,7 @@ def _open(source: str, split: str, streaming: bool) -> Any:
         raise InputError(f"{source} is not a file of a known kind: {', '.join(FORMATS)} (also .gz), a glob of them, or a hub name")
     if kind and "://" not in source and not any(Path().glob(source) if not source.startswith("/") else Path("/").glob(source[1:])):
         raise InputError(f"{source} does not exist")
-    lenient = {} if kind in (None, "parquet") else {"encoding_errors": "replace"}
+    lenient = {} if kind == "parquet" else {"encoding": "utf-8-sig", "encoding_errors": "replace"}  # json is strict with plain "utf-8"
     try:
         if kind:
             return datasets.load_dataset(kind, data_files=source, split="train", streaming=streaming, **lenient)
@@ -197,14 +200,14 @@ def _chunks(items: Iterable[str], n: int) -> Iterator[list[str]]:
         yield chunk
 
 
-def collate(rows: list[np.ndarray], index: np.ndarray) -> dict[str, torch.Tensor]:
+def collate(rows: list[np.ndarray], numbers: np.ndarray) -> dict[str, torch.Tensor]:
     """ids and mask (true on real tokens) padded to the longest row, and each example's number in the run, its source of randomness."""
     longest = max(len(row) for row in rows)
     ids = np.zeros((len(rows), longest), np.int64)
     mask = np.zeros((len(rows), longest), bool)
     for i, row in enumerate(rows):
         ids[i, : len(row)], mask[i, : len(row)] = row, True
-    return {"ids": torch.from_numpy(ids), "mask": torch.from_numpy(mask), "index": torch.from_numpy(index.astype(np.int64))}
+    return {"ids": torch.from_numpy(ids), "mask": torch.from_numpy(mask), "index": torch.from_numpy(numbers.astype(np.int64))}
 
 
 def batched(corpus: Corpus, train: Train, first_step: int, rank: int, world: int) -> Iterator[list[MicroBatch]]:
@@ -239,4 +242,4 @@ def in_turn(corpus: Corpus, batch_size: int, rank: int, world: int) -> Iterator[
 
 
 def _micro(corpus: Corpus, part: batches.Part) -> MicroBatch:
-    return MicroBatch(collate([corpus[i] for i in part.examples], part.index), part.share)
+    return MicroBatch(collate([corpus[i] for i in part.examples], part.numbers), part.share)

@@ -60,8 +60,9 @@ def load(name: str) -> tuple[DiffusionLM, Tokenizer]:
         model = DiffusionLM.from_pretrained(source)
     except Exception as error:  # transformers, safetensors and the hub raise many kinds
         raise InputError(f"{name} cannot be loaded as a text model: {' '.join(str(error).split())[:200]}") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval(), existing_tokenizer(source)
+    if torch.cuda.is_available():
+        model.cuda()
+    return model.eval(), existing_tokenizer(source)
 
 
 def from_noise(model: DiffusionLM, n: int, seed: int, length: int | None = None, at_least: int = 1) -> Task:
@@ -91,8 +92,10 @@ def rewriting(model: DiffusionLM, ids: list[int], n: int, strength: float) -> Ta
     return Task(given, torch.ones_like(given, dtype=torch.bool), torch.zeros_like(given, dtype=torch.bool), strength)
 
 
-def infilling(model: DiffusionLM, ids: list[int], n: int, mask_id: int) -> Task:
-    """n ways to fill the positions that hold `mask_id`."""
+def infilling(model: DiffusionLM, ids: list[int], n: int, mask_id: int | None) -> Task:
+    """n ways to fill the positions that hold `mask_id`. Raises InputError if there are none."""
+    if mask_id not in ids:
+        raise InputError(f"--text has no {MASK} to fill: write it once for each token that is wanted")
     given = _given(model, ids, n)
     return Task(given, torch.ones_like(given, dtype=torch.bool), given != mask_id)
 

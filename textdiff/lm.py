@@ -59,6 +59,10 @@ class DiffusionLM(PreTrainedModel):
 
     config_class = DiffusionLMConfig
     base_model_prefix = "diffusion_lm"
+    config: DiffusionLMConfig
+    unigram: Tensor
+    lengths: Tensor
+    prior_weight: Tensor
 
     def __init__(self, config: DiffusionLMConfig) -> None:
         super().__init__(config)

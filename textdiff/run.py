@@ -59,7 +59,9 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
     return folder
 
 
-def _watch(trainer: Trainer, batches: Iterator[list[MicroBatch]], valid: Corpus, tokenizer: Tokenizer, config: TextRun, folder: Path) -> None:
+def _watch(
+    trainer: Trainer[DiffusionLM], batches: Iterator[list[MicroBatch]], valid: Corpus, tokenizer: Tokenizer, config: TextRun, folder: Path
+) -> None:
     """Consumes the steps: progress bar, metrics.jsonl, validation with samples, checkpoints."""
     journal = Journal(trainer, folder, config)
     for done in trainer.train(journal.counted(batches)):
@@ -80,7 +82,7 @@ def _watch(trainer: Trainer, batches: Iterator[list[MicroBatch]], valid: Corpus,
 class Journal:
     """What a person and a plot want to know of a run, on standard error, in metrics.jsonl and in the trackers."""
 
-    def __init__(self, trainer: Trainer, folder: Path, config: TextRun) -> None:
+    def __init__(self, trainer: Trainer[DiffusionLM], folder: Path, config: TextRun) -> None:
         self.trainer, self.config, self.path = trainer, config, folder / "metrics.jsonl"
         self.main = trainer.accelerator.is_main_process
         self.tokens, self.since, self.began = 0, time.perf_counter(), time.perf_counter()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from textdiff import checkpoint
 from textdiff.config import InputError, Train
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,13 @@ class TrainStep:
     lr: float
 
 
-class Trainer:
+class Trainer(Generic[M]):
     """Holds the model, its optimizer and its average `ema`. `folder` is where checkpoints go."""
 
-    def __init__(self, model: nn.Module, config: Train, folder: Path, accelerator: Accelerator) -> None:
+    def __init__(self, model: M, config: Train, folder: Path, accelerator: Accelerator) -> None:
         self.config, self.folder, self.accelerator = config, folder, accelerator
         self.step = 0
-        self.ema = copy.deepcopy(model).to(accelerator.device).requires_grad_(False).eval()
+        self.ema: M = copy.deepcopy(model).to(accelerator.device).requires_grad_(False).eval()
         optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr, betas=(0.9, 0.99), fused=True)
         self.raw = model
         self.model, self.optimizer = accelerator.prepare(model, optimizer)

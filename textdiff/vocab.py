@@ -4,14 +4,19 @@ Ids 0, 1, 2 of a trained one are [PAD], [UNK], [MASK]. Knows no model and no dat
 """
 
 import json
+import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from textdiff.config import InputError, Vocabulary
 
+log = logging.getLogger("textdiff")
+
 PAD, UNK, MASK = "[PAD]", "[UNK]", "[MASK]"
+SPECIAL: list[str | AddedToken] = [PAD, UNK, AddedToken(MASK, lstrip=True, special=True)]
 WORDS = r"<\w+>|\d+(?:[.,]\d+)*|['’]?\w+(?:-\w+)*|[^\w\s]"  # tags, numbers, words and what follows an apostrophe, single marks
 SPACED = r"^(?![.,;:!?)\]%'’…])"  # these attach to the word before them
 
@@ -38,12 +43,31 @@ def existing_tokenizer(name: str) -> Tokenizer:
         raise InputError(f"no tokenizer at {name}: neither a tokenizer.json nor one on the hub ({error})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    tokenizer.add_special_tokens([token for token in (PAD, UNK, MASK) if tokenizer.token_to_id(token) is None])
+    tokenizer.add_special_tokens([token for token in SPECIAL if tokenizer.token_to_id(str(getattr(token, "content", token))) is None])
     return tokenizer
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False).ids
+    """Token ids; words without a token are named in a warning."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    unknown = [text[start:end] for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True) if token == UNK]
+    if unknown:
+        log.warning("not in the model's vocabulary: %s", ", ".join(dict.fromkeys(unknown)))
+    return list(encoding.ids)
+
+
+def following(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:
+    """The text of `ids` right after that of `before`, with the space between them where there is one, even after an unknown word."""
+    last = before[-1:]
+    return tokenizer.decode(last + ids, skip_special_tokens=False)[len(tokenizer.decode(last, skip_special_tokens=False)) :]
+
+
+def filled(tokenizer: Tokenizer, text: str, given: list[int], ids: list[int]) -> str:
+    """`text` with each [MASK] replaced by what `ids` hold in its place; all else stays as it was typed."""
+    first, *rest = re.split(r"\s*" + re.escape(MASK), text)
+    mask_id = tokenizer.token_to_id(MASK)
+    places = [i for i, token in enumerate(given) if token == mask_id]
+    return first + "".join(following(tokenizer, ids[:i], ids[i : i + 1]) + after for i, after in zip(places, rest, strict=True))
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
@@ -59,7 +83,7 @@ def _word(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
     tokenizer.decoder = decoders.Sequence([decoders.Replace(Regex(SPACED), " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     return tokenizer, trainers.WordLevelTrainer(
-        vocab_size=config.size, min_frequency=config.min_count, special_tokens=[PAD, UNK, MASK], show_progress=False
+        vocab_size=config.size, min_frequency=config.min_count, special_tokens=SPECIAL, show_progress=False
     )
 
 
@@ -69,7 +93,7 @@ def _wordpiece(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     return tokenizer, trainers.WordPieceTrainer(
-        vocab_size=config.size, min_frequency=config.min_count, special_tokens=[PAD, UNK, MASK], show_progress=False
+        vocab_size=config.size, min_frequency=config.min_count, special_tokens=SPECIAL, show_progress=False
     )
 
 
@@ -80,7 +104,7 @@ def _bpe(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:
     return tokenizer, trainers.BpeTrainer(
         vocab_size=config.size,
         min_frequency=config.min_count,
-        special_tokens=[PAD, UNK, MASK],
+        special_tokens=SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

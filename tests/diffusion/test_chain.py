@@ -1,6 +1,7 @@
 """The T-step chain: what one step, k steps and one step back do to a point, and the figures of the textbooks' tables."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -178,7 +179,7 @@ def test_a_beta_outside_zero_to_one_is_refused_by_its_number(bad, where):
 
 
 def test_ddpms_table_rescaled_to_fewer_than_twenty_steps_is_refused():
-    with pytest.raises(ValueError, match="got beta_6 = 1.1155"):
+    with pytest.raises(ValueError, match=r"got beta_6 = 1\.1155"):
         Chain.from_betas(linear_betas(10) * 1000 / 10)
 
 
@@ -324,6 +325,12 @@ def test_the_cosine_chain_ends_in_pure_noise_unless_capped_and_the_cap_touches_i
     close(capped.beta[:-1], free.beta[:-1])
 
 
+def test_a_schedule_that_loses_its_signal_early_gives_steps_of_pure_noise_from_there_on():
+    chain = Chain.from_schedule(partial(sqrt, s=0.5), 10)
+    assert (chain.alpha_bar[5:] == 0).all()
+    assert (chain.beta[5:] == 1).all()
+
+
 def test_ddpms_table_tends_to_the_vp_sde_for_many_steps():
     """beta(t) / T at step t T: the gap closes like 1 / T."""
 
@@ -340,5 +347,8 @@ def test_ddpms_table_has_the_same_ends_for_every_number_of_steps(T):
     close(linear_betas(T)[[0, -1]], [1e-4, 0.02])
 
 
-def test_betas_in_float32_are_taken_into_float64():
-    assert Chain.from_betas(torch.tensor([0.1, 0.2])).alpha_bar.dtype == torch.float64
+def test_whatever_comes_in_float32_leaves_in_float64():
+    chain, x = Chain.from_betas(torch.tensor([0.1, 0.0, 0.2])), points(2, 3).float()
+    assert chain.alpha_bar.dtype == torch.float64
+    for gaussian_ in (chain.step(x, 1), *(form(x, x, t) for form in (chain.posterior, chain.posterior_from_eps) for t in (1, 2, 3))):
+        assert {part.dtype for part in gaussian_} == {torch.float64}

@@ -2,26 +2,26 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
 from torch.distributions import Normal
 from torch.testing import assert_close
 
-from textdiff.diffusion import samplers
 from textdiff.diffusion.chain import Chain, linear_betas
-from textdiff.diffusion.gaussian import PREDICTIONS, Denoiser, Prediction, alpha_sigma, diffuse, from_x0, posterior
+from textdiff.diffusion.gaussian import PREDICTIONS, Denoiser, alpha_sigma, diffuse, from_eps, from_x0, posterior
 from textdiff.diffusion.oracle import GaussianMixture, gaussian
-from textdiff.diffusion.samplers import SAMPLERS, Step, ddim, ddpm, dpm_solver, heun
+from textdiff.diffusion.samplers import SAMPLERS, Step, ddim, ddpm
 from textdiff.diffusion.schedule import bounded, cosine, grid, linear
 
 INF = math.inf
 LINEAR = Chain.from_betas(linear_betas(1000))
 TO_DATA = torch.tensor([-8.0, -4.0, -1.0, 0.5, 3.0, 7.0, INF], dtype=torch.float64)
 EVALUATIONS = {"ddpm": 6, "ddim": 6, "dpm_solver": 6, "heun": 11}  # on TO_DATA
-DETERMINISTIC = ["ddim", "dpm_solver", "heun"]
+ORDER = {"ddim": 1, "dpm_solver": 2, "heun": 2}  # of the deterministic ones
 every_sampler = pytest.mark.parametrize("name", SAMPLERS)
-every_deterministic = pytest.mark.parametrize("name", DETERMINISTIC)
+every_deterministic = pytest.mark.parametrize("name", ORDER)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -115,11 +115,10 @@ def test_a_sampler_works_in_the_type_of_its_noise(name, dtype):
     assert all(step.x.dtype == step.x0.dtype == dtype for step in run(name, network, noise(2, 3, dtype=dtype)))
 
 
-@every_sampler
-def test_float32_samples_are_float64_samples_rounded(name):
-    one = {"ddpm": {}, "ddim": {}}.get(name, {})
-    fine = run(name, lambda x_t, logsnr: network(x_t, logsnr), noise(2, 3), double(-8, INF), **one)[-1].x
-    close(run(name, network, noise(2, 3, dtype=torch.float32), double(-8, INF), **one)[-1].x.double(), fine, 1e-5)
+@every_deterministic
+def test_samples_in_float32_are_those_in_float64_rounded(name):
+    fine, coarse = (run(name, network, noise(2, 3, dtype=dtype))[-1].x for dtype in (torch.float64, torch.float32))
+    close(coarse.double(), fine, 1e-4)
 
 
 @every_sampler
@@ -166,6 +165,12 @@ def test_too_few_generators_are_refused():
         last(ddpm(network, noise(4, 3), TO_DATA, generator=[seeded(i) for i in range(3)]))
 
 
+def test_noise_may_come_from_any_function_of_the_state():
+    x, generator = noise(2, 3), seeded(1)
+    own = last(ddpm(network, x, TO_DATA, generator=lambda state: torch.randn(state.shape, generator=generator, dtype=state.dtype)))
+    close(own, run("ddpm", network, x)[-1].x)
+
+
 @pytest.mark.parametrize("large_variance", [False, True])
 def test_a_ddpm_step_to_the_data_adds_no_noise(large_variance):
     x, logsnrs = noise(2, 3), double(3, INF)
@@ -204,13 +209,12 @@ def test_a_ddpm_step_is_a_draw_of_the_posterior():
     ("std", "large_variance", "error"),
     [(0.5, False, -0.0155), (0.5, True, 0.0030), (1.0, False, -0.0089), (1.0, True, -0.0001)],
 )
-def test_ancestral_sampling_misses_the_variance_of_gaussian_data_by_the_known_figures(monkeypatch, std, large_variance, error):
+def test_ancestral_sampling_misses_the_variance_of_gaussian_data_by_the_known_figures(std, large_variance, error):
     """The sample is linear in its noises: given a dimension each, the squared length of the outcome is its exact variance."""
     noises = torch.eye(1001, dtype=torch.float64).split(1)
-    left = iter(noises[1:])
-    monkeypatch.setattr(samplers, "randn_like", lambda x, generator: next(left))
+    first, *left = noises
     denoise = gaussian(torch.zeros(1001, dtype=torch.float64), std**2).denoise
-    x = last(ddpm(denoise, noises[0], LINEAR.logsnr.flip(0), generator=seeded(), large_variance=large_variance))
+    x = last(ddpm(denoise, first, LINEAR.logsnr.flip(0), generator=lambda x: left.pop(), large_variance=large_variance))
     assert (x**2).sum().item() / std**2 - 1 == pytest.approx(error, abs=5e-5)
 
 
@@ -239,15 +243,15 @@ def logistic(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpm_solver", 2), ("heun", 2)])
+@every_deterministic
 @pytest.mark.parametrize("steps", [80, 160])
-def test_halving_the_step_divides_the_error_by_two_to_the_order(name, order, steps):
-    assert math.log2(flow_error(name, steps) / flow_error(name, 2 * steps)) == pytest.approx(order, abs=0.1)
+def test_halving_the_step_divides_the_error_by_two_to_the_order(name, steps):
+    assert math.log2(flow_error(name, steps) / flow_error(name, 2 * steps)) == pytest.approx(ORDER[name], abs=0.1)
 
 
 def test_ddims_convergence_has_the_known_slopes():
     errors = [flow_error("ddim", steps) for steps in (20, 40, 80, 160, 320)]
-    slopes = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
+    slopes = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
     assert slopes == pytest.approx([0.964, 0.982, 0.991, 0.995], abs=1e-3)
 
 
@@ -255,17 +259,12 @@ def test_the_first_step_of_dpm_solver_is_ddims():
     close(run("dpm_solver", network, noise(2, 3))[0].x, run("ddim", network, noise(2, 3))[0].x)
 
 
-def test_dpm_solver_is_exact_where_the_prediction_is_linear_in_log_snr():
-    """Its second-order steps: x0 = a + b lambda / 2 integrates in closed form up to a third-order remainder, so that all orders below are seen."""
-    errors = []
-    for steps in (40, 80):
-        logsnrs = torch.linspace(-4, 4, steps + 1, dtype=torch.float64)
-        x = last(dpm_solver(lambda x_t, t: from_x0(x_t, t, 1 + 0.5 * t.unsqueeze(-1)), double([0]), logsnrs))
-        fine = torch.linspace(-4, 4, 400_001, dtype=torch.float64)
-        # d(x / sigma) = exp(lambda / 2) x0 d(lambda / 2)
-        flow = torch.trapezoid((fine / 2).exp() * (1 + 0.5 * fine), fine / 2)
-        errors.append(abs(x.item() - alpha_sigma(double(4), double(4)).sigma.item() * flow.item()))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
+@pytest.mark.parametrize("name", ["ddim", "heun"])
+def test_a_flow_is_exact_in_any_number_of_steps_where_the_predicted_noise_is_constant(name):
+    """d(x / alpha) = eps d(sigma / alpha)."""
+    x, eps = noise(2, 3), noise(2, 3, seed=1)
+    one, many = (run(name, lambda x_t, t: from_eps(x_t, t, eps), x, torch.linspace(-2, 3, n + 1).double())[-1].x for n in (1, 8))
+    close(one, many, 1e-10)
 
 
 # the data's distribution
@@ -273,61 +272,54 @@ def test_dpm_solver_is_exact_where_the_prediction_is_linear_in_log_snr():
 MIXTURE = GaussianMixture(double(0.3, 0.7), double([-1.5], [1.0]), double(0.05, 0.1))
 PLANE = GaussianMixture(double(0.25, 0.75), double([-2, 1], [1, -1]), double(0.2, 0.05))
 FINE = torch.cat([grid(bounded(cosine, -10.0, 8.0), 100).double(), double(INF)])
+N = 4000
 
 
-def quantiles(n: int) -> torch.Tensor:
-    """Of MIXTURE, at the n middles of equal shares."""
-    x = torch.linspace(-5, 5, 100_001, dtype=torch.float64)
-    cdf = sum(w * Normal(m, v.sqrt()).cdf(x) for w, m, v in zip(MIXTURE.weight, MIXTURE.mean, MIXTURE.var, strict=True))
-    return x[torch.searchsorted(cdf, middles(n))]
+def cdf(x: torch.Tensor, logsnr: float) -> torch.Tensor:
+    """Of the diffused MIXTURE."""
+    alpha, sigma = (math.sqrt(logistic(sign * logsnr)) for sign in (1, -1))
+    parts = zip(MIXTURE.weight, MIXTURE.mean, MIXTURE.var, strict=True)
+    return sum(weight * Normal(alpha * mean, (alpha**2 * var + sigma**2).sqrt()).cdf(x) for weight, mean, var in parts)
 
 
-def middles(n: int) -> torch.Tensor:
-    return (torch.arange(n, dtype=torch.float64) + 0.5) / n
+@every_deterministic
+def test_a_flow_on_the_line_keeps_quantiles_in_place_up_to_the_order_of_its_step(name):
+    """Points cannot overtake each other: the share of the data below a point is that of the noise below its start. No Gaussian, no linear flow."""
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64).unsqueeze(1)
+
+    def error(steps):
+        end = run(name, MIXTURE.denoise, x, torch.linspace(-6, 4, steps + 1, dtype=torch.float64))[-1].x
+        return (cdf(end, 4) - cdf(x, -6)).abs().mean().item()
+
+    assert error(320) < 1e-3
+    assert math.log2(error(160) / error(320)) == pytest.approx(ORDER[name], abs=0.1)
 
 
 @every_sampler
 def test_samples_of_a_mixture_on_the_line_are_close_to_it_in_wasserstein_distance(name):
     """Its standard deviation is 1.18: a true sample of this size is 0.02 away."""
-    n = 4000
-    samples = run(name, MIXTURE.denoise, noise(n, 1), FINE)[-1].x.flatten().sort().values
-    assert (samples - quantiles(n)).abs().mean() < 0.05
+    samples = run(name, MIXTURE.denoise, noise(N, 1), FINE)[-1].x.flatten().sort().values
+    x, middles = torch.linspace(-5, 5, 100_001, dtype=torch.float64), (torch.arange(N, dtype=torch.float64) + 0.5) / N
+    quantiles = x[torch.searchsorted(cdf(x, INF), middles)]
+    assert (samples - quantiles).abs().mean() < 0.05
 
 
-@every_deterministic
-def test_a_flow_on_the_line_maps_quantiles_to_quantiles(name):
-    n = 1000
-    samples = run(name, MIXTURE.denoise, Normal(0.0, 1.0).icdf(middles(n)).unsqueeze(1), FINE)[-1].x.flatten()
-    assert (samples.diff() > 0).all()
-    assert (samples - quantiles(n)).abs().mean() < 0.015
+@pytest.fixture(scope="module", params=SAMPLERS)
+def in_the_plane(request) -> torch.Tensor:
+    return run(request.param, PLANE.denoise, noise(N, 2), FINE)[-1].x
 
 
-@every_sampler
-def test_samples_of_a_mixture_in_the_plane_have_its_moments(name):
-    n = 4000
-    samples = run(name, PLANE.denoise, noise(n, 2), FINE)[-1].x
-    mean = PLANE.weight @ PLANE.mean
-    spread = (PLANE.weight.view(2, 1) * (PLANE.mean - mean)).T @ (PLANE.mean - mean)
-    cov = spread + (PLANE.weight @ PLANE.var) * torch.eye(2, dtype=torch.float64)
-    assert_close(samples.mean(0), mean, rtol=0, atol=5 * 1.35 / math.sqrt(n))  # five standard errors
-    assert_close(samples.T.cov(), cov, rtol=0.1, atol=0)
+def test_samples_of_a_mixture_in_the_plane_have_its_mean(in_the_plane):
+    error = 5 * 1.35 / math.sqrt(N)  # five standard errors
+    assert_close(in_the_plane.mean(0), PLANE.weight @ PLANE.mean, rtol=0, atol=error)
 
 
-@every_sampler
-def test_samples_of_a_mixture_in_the_plane_fall_to_its_components_by_their_weights(name):
-    n = 4000
-    samples = run(name, PLANE.denoise, noise(n, 2), FINE)[-1].x
-    share = (samples[:, 0] < -0.5).double().mean().item()  # halfway between the two
-    assert share == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / n))  # five standard errors
+def test_samples_of_a_mixture_in_the_plane_have_its_covariance(in_the_plane):
+    away = PLANE.mean - PLANE.weight @ PLANE.mean
+    cov = (PLANE.weight * away.T) @ away + PLANE.weight @ PLANE.var * torch.eye(2, dtype=torch.float64)
+    assert_close(in_the_plane.T.cov(), cov, rtol=0.1, atol=0)
 
 
-def test_heun_and_the_truth_of_a_prediction_in_both_its_forms_agree():
-    """d(x / alpha) = eps d(sigma / alpha): where eps is constant, any number of steps is exact."""
-    x, eps = noise(2, 3), noise(2, 3, seed=1)
-
-    def denoise(x_t, logsnr):
-        alpha, sigma = alpha_sigma(logsnr, x_t)
-        return Prediction((x_t - sigma * eps) / alpha, eps)
-
-    one, many = (last(heun(denoise, x, logsnrs)) for logsnrs in (double(-2, 3), torch.linspace(-2, 3, 9, dtype=torch.float64)))
-    close(one, many, 1e-10)
+def test_samples_of_a_mixture_in_the_plane_fall_to_its_components_by_their_weights(in_the_plane):
+    share = (in_the_plane[:, 0] < -0.5).double().mean().item()  # halfway between the two
+    assert share == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / N))  # five standard errors

@@ -69,7 +69,7 @@ class Chain:
         return (-self.beta).log1p().cumsum(0)
 
     @cached_property
-    def _noise_bar(self) -> Steps:
+    def noise_bar(self) -> Steps:
         """1 - alpha_bar without cancellation."""
         return -self._log_alpha_bar.expm1()
 
@@ -81,7 +81,7 @@ class Chain:
         """q(x_t | x_s = x) for s <= t: the k-step jump, k = t - s."""
         kept = self.alpha[s + 1 : t + 1].prod()
         lost = -(-self.beta[s + 1 : t + 1]).log1p().sum().expm1()
-        return Gaussian(kept.sqrt() * x, lost.expand_as(x))
+        return Gaussian(kept.sqrt() * x.double(), lost.expand_as(x))
 
     def marginal(self, x0: Tensor, t: int) -> Gaussian:
         """q(x_t | x_0): DDPM eq. 4."""
@@ -89,19 +89,16 @@ class Chain:
 
     @cached_property
     def posterior_coefficients(self) -> PosteriorCoefficients:
-        """DDPM eq. 7, where x_t's coefficient has sqrt(alpha_t): some course notes print sqrt(alpha_bar_t). While 1 - alpha_bar_t = 0 it is (1, 0)."""
-        noise_before = torch.cat([self._noise_bar[:1], self._noise_bar[:-1]])
-        kept_before = torch.cat([self.alpha_bar[:1], self.alpha_bar[:-1]])
-        x0 = kept_before.sqrt() * self.beta / self._noise_bar
-        x_t = self.alpha.sqrt() * noise_before / self._noise_bar
-        untouched = self._noise_bar == 0
+        """DDPM eq. 7, where x_t's coefficient has sqrt(alpha_t): some course notes print sqrt(alpha_bar_t). While alpha_bar_t = 1 it is (1, 0)."""
+        x0 = _before(self.alpha_bar).sqrt() * self.beta / self.noise_bar
+        x_t = self.alpha.sqrt() * _before(self.noise_bar) / self.noise_bar
+        untouched = self.noise_bar == 0
         return PosteriorCoefficients(x0.masked_fill(untouched, 1), x_t.masked_fill(untouched, 0))
 
     @cached_property
     def small_variance(self) -> Steps:
         """beta~_t, the variance of q(x_{t-1} | x_t, x_0), best for data that are one point; exactly 0 at t = 1."""
-        noise_before = torch.cat([self._noise_bar[:1], self._noise_bar[:-1]])
-        return (self.beta * noise_before / self._noise_bar).masked_fill(self._noise_bar == 0, 0)
+        return (self.beta * _before(self.noise_bar) / self.noise_bar).masked_fill(self.noise_bar == 0, 0)
 
     @property
     def large_variance(self) -> Steps:
@@ -118,14 +115,19 @@ class Chain:
     def posterior(self, x0: Tensor, x_t: Tensor, t: int) -> Gaussian:
         """q(x_{t-1} | x_t, x_0) in the x0-form."""
         per_x0, per_x_t = self.posterior_coefficients
-        return Gaussian(per_x0[t] * x0 + per_x_t[t] * x_t, self.small_variance[t].expand_as(x_t))
+        return Gaussian(per_x0[t] * x0.double() + per_x_t[t] * x_t.double(), self.small_variance[t].expand_as(x_t))
 
     def posterior_from_eps(self, eps: Tensor, x_t: Tensor, t: int) -> Gaussian:
         """The same in the eps-form, mean (x_t - beta_t eps / sqrt(1 - alpha_bar_t)) / sqrt(alpha_t). beta_t = 1 has no such form: not finite."""
         if self.beta[t] == 0:
-            return Gaussian(x_t.to(torch.float64), self.small_variance[t].expand_as(x_t))
-        mean = (x_t - self.beta[t] / self._noise_bar[t].sqrt() * eps) / self.alpha[t].sqrt()
+            return Gaussian(x_t.double(), self.small_variance[t].expand_as(x_t))
+        mean = (x_t.double() - self.beta[t] / self.noise_bar[t].sqrt() * eps.double()) / self.alpha[t].sqrt()
         return Gaussian(mean, self.small_variance[t].expand_as(x_t))
+
+
+def _before(table: Steps) -> Steps:
+    """Entry t - 1 at place t; entry 0 stays."""
+    return torch.cat([table[:1], table[:-1]])
 
 
 def linear_betas(T: int, first: float = 1e-4, last: float = 0.02) -> Float64[Tensor, " T"]:

@@ -43,7 +43,7 @@ def continuous_bound_weight(schedule: Schedule, t: Float[Tensor, " b"]) -> Float
 
 def chain_bound_weight(chain: Chain, variance: Steps) -> Steps:
     """DDPM eq. 12: beta_t^2 / (2 sigma_t^2 alpha_t (1 - alpha_bar_t)) for `variance` sigma_t^2; entry t, meaningful for t >= 2."""
-    return chain.beta**2 / (2 * variance * chain.alpha * (1 - chain.alpha_bar))
+    return chain.beta**2 / (2 * variance * chain.alpha * chain.noise_bar)
 
 
 def min_snr_weight(logsnr: Float[Tensor, " b"], gamma: float = 5.0, prediction: str = "eps") -> Float[Tensor, " b"]:

@@ -66,10 +66,10 @@ def ddim(
     for index, t, s in _steps(logsnrs, x):
         prediction = denoise(x, t)
         alpha_s, sigma_s = alpha_sigma(s, x)
-        var = eta**2 * posterior(x, x, s, t).var
-        x = alpha_s * prediction.x0 + (sigma_s**2 - var).clamp(min=0).sqrt() * prediction.eps
+        new_noise = -expand(t - s, x).expm1()  # the posterior's variance is sigma_s^2 times this
+        x = alpha_s * prediction.x0 + sigma_s * (1 - eta**2 * new_noise).sqrt() * prediction.eps
         if eta:
-            x = x + var.sqrt() * randn_like(x, generator)
+            x = x + eta * sigma_s * new_noise.sqrt() * randn_like(x, generator)
         yield Step(index, x, prediction.x0, s[0])
 
 

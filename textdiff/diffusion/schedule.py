@@ -30,7 +30,7 @@ def cosine(t: Float[Tensor, "*n"], s: float = 0.008) -> Float[Tensor, "*n"]:
 
 
 def sqrt(t: Float[Tensor, "*n"], s: float = 1e-4) -> Float[Tensor, "*n"]:
-    """alpha_bar = 1 - sqrt(t + s): Diffusion-LM (arXiv:2205.14217) app. A. Noise starts at standard deviation s^(1/4), 0.1; -inf from t = 1 - s on."""
+    """alpha_bar = 1 - sqrt(t + s): Diffusion-LM (arXiv:2205.14217) app. A. Noise starts at standard deviation s^(1/4) = 0.1; -inf from 1 - s on."""
     noise = (t + s).sqrt()
     return ((1 - t - s).clamp(min=0) / (1 + noise)).log() - noise.log()
 
@@ -56,10 +56,10 @@ def gumbel(
     If the loss at noise level g is `loss_inf exp(-exp(-(g - center) / scale))`, this spends equal time on equal shares of it (LangFlow; after
     CDCD's time warping, arXiv:2211.15089, sec. 3.3). `center` and `scale` may be tensors. Computed in float64.
     """
-    t = t.double()
-    low, high = (torch.exp(-torch.exp((center + bound) / scale)) for bound in (t.new_tensor(logsnr_max), t.new_tensor(logsnr_min)))
-    quantile = low + (high - low) * t
-    return (scale * (-quantile.log()).log() - center).clamp(logsnr_min, logsnr_max)
+    bounds = torch.tensor([logsnr_max, logsnr_min], dtype=torch.float64, device=t.device)
+    low, high = torch.exp(-torch.exp((center + bounds) / scale))
+    quantile = low + (high - low) * t.double()
+    return (scale * (-quantile.log()).log() - center).clamp(logsnr_min, logsnr_max).to(t.dtype)
 
 
 def bounded(schedule: Schedule, logsnr_min: float, logsnr_max: float) -> Schedule:
@@ -72,7 +72,8 @@ def bounded(schedule: Schedule, logsnr_min: float, logsnr_max: float) -> Schedul
 
 
 def grid(schedule: Schedule, steps: int) -> Float[Tensor, " n"]:
-    """The log SNRs of a sampler with `steps` steps: steps + 1 of them in float32, noise first."""
+    """The log SNRs of a sampler with `steps` steps: steps + 1 of them in float32, noise first. An unbounded schedule starts at -inf,
+    where x_t says nothing of x0: only an x0-prediction survives that, so zoom with `bounded` first."""
     return schedule(torch.linspace(1, 0, steps + 1, dtype=torch.float64)).float()
 
 

@@ -1,0 +1,144 @@
+"""The command line as a user types it: results on standard output, one clear line and exit code 2 for a mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from textdiff.cli import main
+
+TINY = ["--model.width", "32", "--model.depth", "1", "--data.length", "24", "--train.batch_size", "16", "--train.precision", "no"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("runs") / "tiny")
+    main(["train", "--run", folder, *TINY, "--train.steps", "4", "--train.log_every", "1", "--train.save_every", "2"])
+    return folder
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    capsys.readouterr()
+    main(arguments)
+    return capsys.readouterr().out.splitlines()
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("textdiff: error:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_run_folder_holds_what_is_promised(run: str) -> None:
+    names = {path.name for path in Path(run).iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "state", "model"} <= names
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (Path(run) / "model").iterdir()}
+    lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "ce" in line] == [1, 2, 3, 4]
+    assert any("context_gain/-3" in line and len(line["samples"]) for line in lines)
+
+
+def test_resuming_a_finished_run_changes_nothing(run: str) -> None:
+    before = (Path(run) / "model" / "model.safetensors").read_bytes()
+    main(["train", "--run", run, *TINY, "--train.steps", "4", "--resume"])
+    assert (Path(run) / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_is_never_replaced_unasked(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--resume" in refusal(capsys, "train", "--run", run, *TINY)
+
+
+def test_the_same_seed_gives_the_same_sentences_whatever_n(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    five = printed(capsys, "sample", run, "--n", "5", "--steps", "3")
+    assert five[:2] == printed(capsys, "sample", run, "--n", "2", "--steps", "3", "--batch-size", "1")
+    assert five != printed(capsys, "sample", run, "--n", "5", "--steps", "3", "--seed", "1")
+
+
+def test_jsonl_holds_the_same_sentences(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, "sample", run, "--n", "2", "--steps", "3", "--format", "jsonl")
+    assert [json.loads(line)["text"] for line in lines] == printed(capsys, "sample", run, "--n", "2", "--steps", "3")
+
+
+def test_rewriting_at_strength_zero_returns_the_text_exactly(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "The  unheard-of Queen, sings !"
+    assert printed(capsys, "rewrite", run, "--text", text, "--strength", "0", "--n", "2") == [text, text]
+
+
+def test_infilling_leaves_the_given_characters_alone(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = printed(capsys, "infill", run, "--text", "The  Queen [MASK] zebra.", "--n", "1", "--steps", "3")
+    assert line.startswith("The  Queen ")
+    assert line.endswith(" zebra.")
+    assert "[MASK]" not in line
+
+
+def test_continuing_keeps_the_beginning(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in printed(capsys, "continue", run, "--text", "The Queen", "--n", "3", "--steps", "3"):
+        assert line.startswith("The Queen")
+        assert len(line) > len("The Queen")
+
+
+def test_show_steps_prints_every_draft_on_standard_error(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    main(["sample", run, "--n", "2", "--steps", "3", "--show-steps"])
+    assert sum(line.startswith("step") for line in capsys.readouterr().err.splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["sample", "MODEL", "--stpes", "4"], "steps"),
+        (["samlpe", "MODEL"], "sample"),
+        (["sample", "MODEL", "--steps", "0"], "--steps"),
+        (["sample", "MODEL", "--sampler", "euler"], "sampler"),
+        (["sample", "MODEL", "--n", "0"], "--n"),
+        (["sample", "MODEL", "--length", "999"], "24"),
+        (["sample", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["sample", "no-such-model"], "no-such-model"),
+        (["rewrite", "MODEL", "--text", "the dog .", "--strength", "2"], "--strength"),
+        (["rewrite", "MODEL", "--text", " "], "--text"),
+        (["infill", "MODEL", "--text", "the [MSK] sings ."], "[MASK]"),
+        (["infill", "MODEL", "--text", "the dog sings ."], "[MASK]"),
+        (["continue", "MODEL", "--text", "the dog " * 30], "24"),
+        (["train", "--train.step", "4"], "train.steps"),
+        (["train", "--trian.steps", "4"], "train.steps"),
+        (["train", "--train.steps", "many"], "train.steps"),
+        (["train", "--train.steps", "0"], "train.steps"),
+        (["train", "--model.objective", "mse"], "model.objective"),
+        (["train", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["train", "--data.train", "/nowhere.txt", "--run", "RUN"], "/nowhere.txt"),
+        (["train", "--train.trackers", "[nosuchtracker]", "--run", "RUN"], "nosuchtracker"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_culprit(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    filled = [{"MODEL": run, "RUN": str(tmp_path / "run")}.get(argument, argument) for argument in arguments]
+    assert part in refusal(capsys, *filled)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_key_of_a_config_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("train:\n  stpes: 4\n")
+    assert "train.steps" in refusal(capsys, "train", "--config", str(path))
+
+
+def test_a_truncated_model_is_refused(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (Path(run) / "model").iterdir():
+        data = path.read_bytes()
+        (tmp_path / path.name).write_bytes(data[: len(data) // 2] if path.suffix == ".safetensors" else data)
+    assert str(tmp_path) in refusal(capsys, "sample", str(tmp_path))
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["sample"], ["rewrite"], ["infill"], ["continue"]])
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    code = f"import sys; from textdiff.cli import main\ntry: main({[*command, '--help']!r})\nfinally: assert 'torch' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "usage: textdiff" in result.stdout

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from textdiff.counter import hashed, normal, uniform
+
+N = 200_000
+COUNTERS = torch.arange(N)
+GAMMA, FIRST, SECOND, STREAM = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x632BE59BD9B4E019
+HASHES = [4442667547861771982, -6929603122957602814, 7014469897623101019]
+UNIFORMS = [0.2408375, 0.6243454, 0.3802552]
+NORMALS = [[-0.2209492, -0.4202501, 0.4948511], [-1.5316809, 1.5368938, -0.4982907]]
+
+
+def signed(z: int) -> int:
+    return (z + 2**63) % 2**64 - 2**63
+
+
+def splitmix64(state: int) -> int:
+    """Steele, Lea & Flood's mix of a state, in Python's unbounded integers."""
+    z = state % 2**64
+    z = (z ^ z >> 30) * FIRST % 2**64
+    z = (z ^ z >> 27) * SECOND % 2**64
+    return z ^ z >> 31
+
+
+def counter_of(bits: int) -> torch.Tensor:
+    """The counter that hashes to these bits in stream 0: every step of the mix can be undone."""
+    z = bits
+    for shift, factor in ((31, SECOND), (27, FIRST), (30, GAMMA)):
+        z = z ^ z >> shift ^ z >> 2 * shift
+        z = z * pow(factor, -1, 2**64) % 2**64
+    return torch.tensor([signed(z)])
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2, 10**12])
+@pytest.mark.parametrize("counter", [0, 1, 2**62, -5])
+def test_the_hash_is_splitmix64(counter, stream):
+    expected = signed(splitmix64(((counter + stream * STREAM % 2**63) * GAMMA)))
+    assert hashed(torch.tensor(counter), stream).item() == expected
+
+
+def test_the_numbers_are_the_same_on_every_platform():
+    assert hashed(torch.arange(3), stream=1).tolist() == HASHES
+    assert_close(uniform(torch.arange(3), stream=1), torch.tensor(UNIFORMS), atol=1e-7, rtol=0)
+    assert_close(normal(torch.arange(2), torch.Size((2, 3)), stream=1), torch.tensor(NORMALS), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
+def test_uniform_lies_strictly_between_0_and_1(bits):
+    assert hashed(counter_of(bits), stream=0).item() == signed(bits)
+    assert 0 < uniform(counter_of(bits), stream=0).item() < 1
+
+
+@pytest.mark.parametrize("power", [1, 2, 3, 4])
+def test_uniform_has_the_moments_of_a_uniform(power):
+    assert_close(uniform(COUNTERS, stream=1).double().pow(power).mean().item(), 1 / (power + 1), atol=0.004, rtol=0)
+
+
+def test_uniform_fills_every_hundredth_alike():
+    counts = torch.histc(uniform(COUNTERS, stream=2), bins=100, min=0, max=1)
+    assert ((counts - N / 100).abs() < 5 * (N / 100) ** 0.5).all()
+
+
+@pytest.mark.parametrize(("power", "moment"), [(1, 0), (2, 1), (3, 0), (4, 3)])
+def test_normal_has_the_moments_of_a_standard_normal(power, moment):
+    draws = normal(torch.arange(1000), torch.Size((1000, 20, 10)), stream=1).double()
+    assert_close(draws.pow(power).mean().item(), float(moment), atol=0.05, rtol=0)
+
+
+def test_neighbouring_counters_are_uncorrelated():
+    draws = uniform(COUNTERS, stream=1)
+    assert abs(correlation(draws[1:], draws[:-1])) < 0.01
+
+
+def test_streams_are_uncorrelated():
+    assert abs(correlation(uniform(COUNTERS, stream=1), uniform(COUNTERS, stream=2))) < 0.01
+
+
+@pytest.mark.parametrize("apart", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_neighbouring_rows_positions_and_components_of_noise_are_uncorrelated(apart):
+    draws = normal(torch.arange(300), torch.Size((300, 20, 10)), stream=1)
+    rows, positions, components = apart
+    assert abs(correlation(draws[rows:, positions:, components:], draws[: 300 - rows, : 20 - positions, : 10 - components])) < 0.02
+
+
+def test_noise_of_two_streams_is_uncorrelated():
+    first, second = (normal(torch.arange(1000), torch.Size((1000, 50)), stream=stream) for stream in (1, 2))
+    assert abs(correlation(first, second)) < 0.02
+
+
+def test_noise_does_not_depend_on_the_other_rows():
+    together = normal(torch.tensor([5, 9, 2]), torch.Size((3, 4, 6)), stream=1)
+    alone = normal(torch.tensor([9]), torch.Size((1, 4, 6)), stream=1)
+    assert torch.equal(together[1:2], alone)
+
+
+def test_noise_does_not_depend_on_the_length_of_the_sequence():
+    short, padded = (normal(torch.arange(3), torch.Size((3, length, 6)), stream=1) for length in (4, 9))
+    assert torch.equal(padded[:, :4], short)
