@@ -27,8 +27,10 @@ def main() -> None:
     path.write_text(json.dumps({**rows["default"], "eps_objective": rows["eps"]}, indent=2) + "\n")
     print(f"\n{N} samples, {STEPS} steps          grammatical   new among those   unigram entropy / the language's   seconds to train, to sample")
     for name, row in rows.items():
-        print(f"  {name:24} {row['grammatical']:12.1%} {row['novel']:16.1%} {row['entropy_ratio']:25.3f} {row['seconds']['training']:22.0f}, "
-              f"{row['seconds']['sampling']:.0f}")
+        print(
+            f"  {name:24} {row['grammatical']:12.1%} {row['novel']:16.1%} {row['entropy_ratio']:25.3f} {row['seconds']['training']:22.0f}, "
+            f"{row['seconds']['sampling']:.0f}"
+        )
     print(f"a perfect model has 100 %, {1 - grammar.TRAINING_SHARE:.0%} (the language's share that training never shows) and 1; written to {path}\n")
     for command in (
         ["sample", "runs/demo", "--n", "5"],

@@ -40,7 +40,7 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize("stream", [0, 1, 2, 10**12])
 @pytest.mark.parametrize("counter", [0, 1, 2**62, -5])
 def test_the_hash_is_splitmix64(counter, stream):
-    expected = signed(splitmix64(((counter + stream * STREAM % 2**63) * GAMMA)))
+    expected = signed(splitmix64((counter + stream * STREAM % 2**63) * GAMMA))
     assert hashed(torch.tensor(counter), stream).item() == expected
 
 

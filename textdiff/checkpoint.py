@@ -30,7 +30,7 @@ class Checkpoint(NamedTuple):
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint, keep: int = 2) -> Path:
-    """Writes `folder`/step-N and then deletes all but the newest `keep`. A failure leaves what was there untouched."""
+    """Writes `folder`/step-N and then deletes all up to it but the newest `keep`. A failure leaves what was there untouched."""
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".step-{step:08d}.partial"
     shutil.rmtree(aside, ignore_errors=True)
@@ -46,7 +46,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, keep: int = 2) -> Path
     shutil.rmtree(done, ignore_errors=True)
     aside.rename(done)
     _flush(folder)
-    for old in steps(folder)[:-keep]:
+    for old in [path for path in steps(folder) if path <= done][:-keep]:  # later ones are damaged: they were passed over
         shutil.rmtree(old)
     return done
 

@@ -123,7 +123,8 @@ class Train:
         steps: Optimizer steps.
         batch_size: Examples a step, over all processes and accumulation.
         accumulate: Parts a process cuts its share of a batch into, to save memory.
-        lr: Peak learning rate (AdamW), after `warmup` steps, then a cosine down to 0.
+        optimizer: muon (orthogonalized momentum for the matrices of the blocks, AdamW for the rest) or adamw.
+        lr: Peak learning rate, after `warmup` steps, then a cosine down to 0.
         warmup: Steps of linear warm-up.
         weight_decay: On matrices, not on embeddings, gains and biases.
         clip: Largest norm of the gradient.
@@ -139,6 +140,7 @@ class Train:
     steps: int = 2000
     batch_size: int = 64
     accumulate: int = 1
+    optimizer: Literal["muon", "adamw"] = "muon"
     lr: float = 2e-3
     warmup: int = 100
     weight_decay: float = 0.01

@@ -6,6 +6,7 @@ What cannot be used is counted and located, never passed on silently. Knows the 
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from glob import iglob
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,7 +81,7 @@ def open_texts(data: Data) -> Texts:
         texts = None if data.streaming else list(_read(source, data))
         return Texts(lambda: texts or _read(source, data, streaming=True), valid)
     if data.streaming:
-        *valid, more = islice(_read(source, data, streaming=True), HELD_OUT + 1)
+        *valid, _ = islice(_read(source, data, streaming=True), HELD_OUT + 1)
         if len(valid) < HELD_OUT:
             raise InputError(f"{source} holds no more than the {HELD_OUT:,} rows kept for validation: leave --data.streaming off")
         return Texts(lambda: islice(_read(source, data, streaming=True), HELD_OUT, None), valid)
@@ -98,17 +99,25 @@ def _split(texts: list[str], data: Data) -> Texts:
 
 def _read(source: str, data: Data, split: str = "train", streaming: bool = False) -> Iterator[str]:
     """The usable texts of a source. Raises InputError for what cannot be read."""
-    rows = _open(source, split, streaming)
-    if rows.column_names is not None and data.field not in rows.column_names:
-        raise InputError(f"{source} has no field {data.field!r}, it has {', '.join(rows.column_names)}: choose one with --data.field")
+    rows, columns = _open(source, split, streaming)
+    if columns and data.field not in columns:
+        raise InputError(f"{source} has no field {data.field!r}, it has {', '.join(columns)}: choose one with --data.field")
     return _checked((row.get(data.field) for row in rows) if streaming else rows[data.field], source)
 
 
 def _format(source: str) -> str | None:
+    """How to read a file, a glob or a URL: by its suffix, else as lines of text; None for the name of a data set on the hub."""
     name = source
     while name.endswith(COMPRESSED):
         name = name[: name.rindex(".")]
-    return FORMATS.get(Path(name).suffix.lower())
+    if kind := FORMATS.get(Path(name).suffix.lower()):
+        return kind
+    return "text" if "://" in source or _matches(source) else None
+
+
+def _matches(source: str) -> bool:
+    """Whether a path or a glob finds a file."""
+    return any(Path(path).is_file() for path in iglob(source, recursive=True))
 
 
 def _has_validation(source: str) -> bool:
@@ -120,21 +129,24 @@ def _has_validation(source: str) -> bool:
         return False
 
 
-def _open(source: str, split: str, streaming: bool) -> Any:
+def _open(source: str, split: str, streaming: bool) -> tuple[Any, list[str]]:
+    """The rows and the names of their columns, which a stream tells with its first row: none if it is empty."""
     datasets.disable_progress_bars()
     kind = _format(source)
-    if kind is None and (Path(source).exists() or source.startswith((".", "/")) or source.count("/") > 1):
-        raise InputError(f"{source} is not a file of a known kind: {', '.join(FORMATS)} (also .gz), a glob of them, or a hub name")
-    if kind and "://" not in source and not any(Path().glob(source) if not source.startswith("/") else Path("/").glob(source[1:])):
-        raise InputError(f"{source} does not exist")
+    looks_local = kind is not None or source.startswith((".", "/", "~")) or source.count("/") > 1
+    if "://" not in source and looks_local and not _matches(source):
+        raise InputError(f"{source} is not a file and, as a glob, matches none")
     lenient = {} if kind == "parquet" else {"encoding": "utf-8-sig", "encoding_errors": "replace"}  # json is strict with plain "utf-8"
     try:
         if kind:
-            return datasets.load_dataset(kind, data_files=source, split="train", streaming=streaming, **lenient)
-        return datasets.load_dataset(source, split=split, streaming=streaming)
-    except Exception as error:  # datasets raises many kinds, each wrapping the reason
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        if type(error.__cause__).__name__ == "SchemaInferenceError" or type(error.__cause__).__name__ == "EmptyDataError":
+            rows = datasets.load_dataset(kind, data_files=source, split="train", streaming=streaming, **lenient)
+        else:
+            rows = datasets.load_dataset(source, split=split, streaming=streaming)
+        return rows, rows.column_names or list(next(iter(rows), {}))
+    except Exception as error:  # datasets raises many kinds, most of them wrapping the reason
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())[:200]
+        if type(cause).__name__ in ("SchemaInferenceError", "EmptyDataError"):
             raise InputError(f"{source} is empty") from error
         what = f"{source} cannot be read as {kind}" if kind else f"{source} is neither a file nor a data set the hub gives"
         raise InputError(f"{what}: {reason}") from error

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -57,9 +58,12 @@ def load(name: str) -> tuple[DiffusionLM, Tokenizer]:
     if not folder.is_dir() and (folder.exists() or name.startswith((".", "/")) or name.count("/") != 1):
         raise InputError(f"{name} is not a folder: give a run folder, its model/ folder, or a hub name such as user/model")
     try:
-        model = DiffusionLM.from_pretrained(source)
+        loaded: Any = DiffusionLM.from_pretrained(source, output_loading_info=True)  # transformers types the model alone
     except Exception as error:  # transformers, safetensors and the hub raise many kinds
         raise InputError(f"{name} cannot be loaded as a text model: {' '.join(str(error).split())[:200]}") from error
+    model, report = loaded
+    if report["missing_keys"]:
+        raise InputError(f"{name} lacks weights that its config.json asks for: {', '.join(sorted(report['missing_keys']))[:200]}")
     if torch.cuda.is_available():
         model.cuda()
     return model.eval(), existing_tokenizer(source)
@@ -68,10 +72,10 @@ def load(name: str) -> tuple[DiffusionLM, Tokenizer]:
 def from_noise(model: DiffusionLM, n: int, seed: int, length: int | None = None, at_least: int = 1) -> Task:
     """n sequences out of nothing, of `length` tokens or of lengths as frequent as in the training text."""
     longest = model.config.length
-    if length is not None and not at_least <= length <= longest:
-        raise InputError(f"--length must lie between {at_least} and {longest}, the longest this model was trained for, got {length}")
     if at_least > longest:
         raise InputError(f"the text leaves no room: it has {at_least - 1} tokens, and this model was trained for at most {longest}")
+    if length is not None and not at_least <= length <= longest:
+        raise InputError(f"--length must lie between {at_least} and {longest}, the longest this model was trained for, got {length}")
     if length is None:
         weight = model.lengths.cpu().double().clone()
         weight[:at_least] = 0

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from textdiff.config import InputError
 from textdiff.counter import normal, uniform
 from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse
 from textdiff.diffusion.schedule import SCHEDULES, Schedule, bounded, gumbel
@@ -110,10 +111,13 @@ class DiffusionLM(PreTrainedModel):
         return logits if self.config.objective == "ce" else logits + self.rounding_bias
 
     def schedule(self) -> Schedule:
-        """t -> log SNR, for training and for sampling; the adaptive one as fitted so far."""
+        """t -> log SNR, for training and for sampling; the adaptive one as fitted so far. Raises InputError if it never meets the bounds."""
         low, high = self.config.logsnr_min, self.config.logsnr_max
         if self.config.schedule != "adaptive":
-            return bounded(SCHEDULES[self.config.schedule], low, high)
+            try:
+                return bounded(SCHEDULES[self.config.schedule], low, high)
+            except ValueError as error:
+                raise InputError(f"model.schedule {self.config.schedule} does not fit model.logsnr_min and model.logsnr_max: {error}") from error
         center, scale = self.noise_center.detach(), self.noise_scale.detach()
         return lambda t: gumbel(t, center.to(t.device), scale.to(t.device), low, high)
 
@@ -164,7 +168,7 @@ class DiffusionLM(PreTrainedModel):
         prediction, logits = self.predict(x_t, logsnr, earlier, known, mask)
         target = mask & ~known
 
-        def mean(per_token: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+        def mean(per_token: Float[Tensor, "b #l"]) -> Float[Tensor, ""]:
             return (per_token * target).sum() / mask.sum()
 
         ce = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
@@ -177,7 +181,7 @@ class DiffusionLM(PreTrainedModel):
             terms = {self.config.objective: mean((wanted - got).square().mean(-1)), "round": mean(rounded)}
         if self.config.schedule == "adaptive":
             per_example = (ce.detach() * target).sum(1) / target.sum(1).clamp(min=1)
-            terms["schedule"] = self._schedule_misfit(per_example, logsnr, ~known.any(1))
+            terms["schedule"] = mean(self._schedule_misfit(per_example, logsnr).unsqueeze(1) * ~known.any(1, keepdim=True))
         return terms
 
     def _prior_weight_at(self, progress: float) -> float:
@@ -203,9 +207,7 @@ class DiffusionLM(PreTrainedModel):
         return chosen & mask & (uniform(index, stream=8) < self.config.reveal).unsqueeze(1)
 
     @torch.no_grad()
-    def _first_estimate(
-        self, index: Int[Tensor, " b"], x_t: Tensor, logsnr: Tensor, known: Tensor, mask: Tensor
-    ) -> Float[Tensor, "b l d"]:
+    def _first_estimate(self, index: Int[Tensor, " b"], x_t: Tensor, logsnr: Tensor, known: Tensor, mask: Tensor) -> Float[Tensor, "b l d"]:
         """Self-conditioning: for a share of the examples the model's own x0 without it, zero for the rest."""
         earlier = torch.zeros_like(x_t)
         rows = (uniform(index, stream=9) < self.config.self_condition).nonzero().squeeze(1)
@@ -214,10 +216,10 @@ class DiffusionLM(PreTrainedModel):
             earlier[rows] = project(x0)
         return earlier
 
-    def _schedule_misfit(self, ce: Float[Tensor, " b"], logsnr: Float[Tensor, " b"], rows: Bool[Tensor, " b"]) -> Float[Tensor, ""]:
+    def _schedule_misfit(self, ce: Float[Tensor, " b"], logsnr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """How far `loss_limit exp(-exp(-(g - center) / scale))` is from the loss at noise level g = -log SNR; kept small next to the loss."""
         fit = self.loss_limit * torch.exp(-torch.exp((logsnr + self.noise_center) / self.noise_scale))
-        return 0.01 * ((ce - fit).square() * rows).mean()
+        return 0.01 * (ce - fit).square()
 
     @staticmethod
     def _without(logits: Float[Tensor, "b l v"], banned: Bool[Tensor, " v"] | None) -> Float[Tensor, "b l v"]:

@@ -39,9 +39,8 @@ class Trainer(Generic[M]):
         self.config, self.folder, self.accelerator = config, folder, accelerator
         self.step = 0
         self.ema: M = copy.deepcopy(model).to(accelerator.device).requires_grad_(False).eval()
-        optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr, betas=(0.9, 0.99), fused=True)
         self.raw = model
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model, *self.optimizers = accelerator.prepare(model, *_optimizers(model, config))
 
     def train(self, batches: Iterable[list[Any]]) -> Iterator[TrainStep]:
         """Steps until `config.steps`. `batches` holds each step's micro-batches (`tensors`, `share` of the global batch) from `self.step` on."""
@@ -64,10 +63,11 @@ class Trainer(Generic[M]):
         if not torch.isfinite(grad_norm):
             raise InputError(f"the gradient is not finite at step {self.step + 1}: lower --train.lr; the weights were left as they were")
         lr = learning_rate(self.step, self.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
         self._average()
         return TrainStep(self.step, self._summed(totals), grad_norm, lr)
@@ -86,12 +86,15 @@ class Trainer(Generic[M]):
     def save(self) -> None:
         """A checkpoint of everything, from the main process."""
         if self.accelerator.is_main_process:
-            groups = {"model": self.raw.state_dict(), "ema": self.ema.state_dict(), "optimizer": _flat(self.optimizer.state_dict()["state"])}
-            checkpoint.save(self.folder, self.step, checkpoint.Checkpoint(groups, {"step": self.step, "torch": torch.__version__}))
+            groups = {"model": self.raw.state_dict(), "ema": self.ema.state_dict()}
+            for number, optimizer in enumerate(self.optimizers):
+                groups[f"optimizer{number}"] = _flat(optimizer.state_dict()["state"])
+            facts = {"step": self.step, "optimizer": self.config.optimizer, "torch": torch.__version__}
+            checkpoint.save(self.folder, self.step, checkpoint.Checkpoint(groups, facts))
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> bool:
-        """Goes on from the newest whole checkpoint, if there is one. Raises InputError if it is of another model."""
+        """Goes on from the newest whole checkpoint, if there is one. Raises InputError if it is of another model or optimizer."""
         saved = checkpoint.newest(self.folder)
         if saved is None:
             return False
@@ -100,8 +103,11 @@ class Trainer(Generic[M]):
             self.ema.load_state_dict(saved.tensors["ema"])
         except RuntimeError as error:
             raise InputError(f"the checkpoint in {self.folder} is of another model: {' '.join(str(error).split())[:300]}") from error
-        state = {"state": _nested(saved.tensors["optimizer"]), "param_groups": self.optimizer.state_dict()["param_groups"]}
-        self.optimizer.load_state_dict(state)
+        if saved.facts["optimizer"] != self.config.optimizer:
+            raise InputError(f"the checkpoint in {self.folder} was trained with --train.optimizer {saved.facts['optimizer']}")
+        for number, optimizer in enumerate(self.optimizers):
+            state = _nested(saved.tensors[f"optimizer{number}"])
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.step = saved.facts["step"]
         return True
 
@@ -132,14 +138,20 @@ def learning_rate(step: int, config: Train) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _groups(model: nn.Module, config: Train) -> list[dict[str, Any]]:
-    """Weight decay on the matrices of linear and convolution layers alone."""
-    matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0},
+def _optimizers(model: nn.Module, config: Train) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the repeated blocks (linear layers in a ModuleList), AdamW for all else; or AdamW alone."""
+    layers = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    inner = [b for blocks in model.modules() if isinstance(blocks, nn.ModuleList) for b in blocks.modules() if isinstance(b, nn.Linear)]
+    muon = {id(layer.weight): layer.weight for layer in inner} if config.optimizer == "muon" else {}
+    rest = [p for p in model.parameters() if id(p) not in muon]
+    groups = [
+        {"params": [p for p in rest if id(p) in layers], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if id(p) not in layers], "weight_decay": 0.0},
     ]
+    adamw = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
+    if not muon:
+        return [adamw]
+    return [torch.optim.Muon(muon.values(), lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"), adamw]
 
 
 def _flat(state: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:

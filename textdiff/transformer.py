@@ -127,4 +127,3 @@ def rotate(x: Float[Tensor, "b n l k"], rotation: Float[Tensor, "l 2 k"]) -> Flo
     cos, sin = rotation.to(x.dtype).unbind(1)
     left, right = x.chunk(2, -1)
     return x * cos + torch.cat([-right, left], -1) * sin
-

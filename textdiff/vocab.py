@@ -28,9 +28,7 @@ def train_tokenizer(texts: Iterable[str], config: Vocabulary) -> Tokenizer:
     tokenizer, trainer = TOKENIZERS[config.kind](config)
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < 5:
-        raise InputError(
-            f"the training text has no words left for a vocabulary: none occurs {config.min_count} times; lower --tokenizer.min_count"
-        )
+        raise InputError(f"the training text has no words left for a vocabulary: none occurs {config.min_count} times; lower --tokenizer.min_count")
     return tokenizer
 
 
@@ -82,9 +80,7 @@ def _word(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer.normalizer = _normalizer(config)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
     tokenizer.decoder = decoders.Sequence([decoders.Replace(Regex(SPACED), " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    return tokenizer, trainers.WordLevelTrainer(
-        vocab_size=config.size, min_frequency=config.min_count, special_tokens=SPECIAL, show_progress=False
-    )
+    return tokenizer, trainers.WordLevelTrainer(vocab_size=config.size, min_frequency=config.min_count, special_tokens=SPECIAL, show_progress=False)
 
 
 def _wordpiece(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:
@@ -92,9 +88,7 @@ def _wordpiece(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer.normalizer = _normalizer(config)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    return tokenizer, trainers.WordPieceTrainer(
-        vocab_size=config.size, min_frequency=config.min_count, special_tokens=SPECIAL, show_progress=False
-    )
+    return tokenizer, trainers.WordPieceTrainer(vocab_size=config.size, min_frequency=config.min_count, special_tokens=SPECIAL, show_progress=False)
 
 
 def _bpe(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:

@@ -58,9 +58,7 @@ def transition(x_s: Float[Tensor, "b *d"], logsnr_s: Float[Tensor, " b"], logsnr
     return Gaussian(alpha_t / alpha_s * x_s, -(sigma_t**2) * expand(logsnr_t - logsnr_s, x_s).expm1())
 
 
-def posterior(
-    x0: Float[Tensor, "b *d"], x_t: Float[Tensor, "b *d"], logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"]
-) -> Gaussian:
+def posterior(x0: Float[Tensor, "b *d"], x_t: Float[Tensor, "b *d"], logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"]) -> Gaussian:
     """q(x_s | x_t, x_0) for s before t: DDPM eq. 6-7 in log-SNR form. `logsnr_s = inf` gives x0 with variance 0."""
     alpha_s, sigma_s = alpha_sigma(logsnr_s, x_t)
     alpha_t, sigma_t = alpha_sigma(logsnr_t, x_t)
@@ -93,9 +91,7 @@ def from_score(x_t: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], score: F
     return from_eps(x_t, logsnr, -sigma * score)
 
 
-def from_mean(
-    x_t: Float[Tensor, "b *d"], logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"], mean: Float[Tensor, "b *d"]
-) -> Prediction:
+def from_mean(x_t: Float[Tensor, "b *d"], logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"], mean: Float[Tensor, "b *d"]) -> Prediction:
     """Reads a network's output as the posterior mean of q(x_s | x_t, x_0), the notes' mu-parameterization."""
     zero = torch.zeros_like(x_t)
     per_x_t = posterior(zero, torch.ones_like(x_t), logsnr_s, logsnr_t).mean

@@ -14,16 +14,12 @@ from textdiff.diffusion.gaussian import Denoiser, diffuse
 from textdiff.diffusion.schedule import Schedule
 
 
-def eps_loss(
-    denoise: Denoiser, x0: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], eps: Float[Tensor, "b *d"]
-) -> Float[Tensor, "b *d"]:
+def eps_loss(denoise: Denoiser, x0: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], eps: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
     """(eps - eps_theta(x_t))^2 elementwise: DDPM eq. 14, L_simple."""
     return (eps - denoise(diffuse(x0, logsnr, eps), logsnr).eps) ** 2
 
 
-def x0_loss(
-    denoise: Denoiser, x0: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], eps: Float[Tensor, "b *d"]
-) -> Float[Tensor, "b *d"]:
+def x0_loss(denoise: Denoiser, x0: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], eps: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
     """(x0 - x0_theta(x_t))^2 elementwise: the eps-loss over SNR. What Diffusion-LM trains."""
     return (x0 - denoise(diffuse(x0, logsnr, eps), logsnr).x0) ** 2
 

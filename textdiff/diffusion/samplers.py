@@ -59,9 +59,7 @@ def ddpm(
         yield Step(index, x, x0, s[0])
 
 
-def ddim(
-    denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], *, generator: Generators, eta: float = 0.0
-) -> Iterator[Step]:
+def ddim(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], *, generator: Generators, eta: float = 0.0) -> Iterator[Step]:
     """DDIM (arXiv:2010.02502) eq. 12, 16: eta = 0 is deterministic, eta = 1 is `ddpm`."""
     for index, t, s in _steps(logsnrs, x):
         prediction = denoise(x, t)
@@ -73,9 +71,7 @@ def ddim(
         yield Step(index, x, prediction.x0, s[0])
 
 
-def dpm_solver(
-    denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], *, generator: Generators | None = None
-) -> Iterator[Step]:
+def dpm_solver(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], *, generator: Generators | None = None) -> Iterator[Step]:
     """DPM-Solver++(2M) (arXiv:2211.01095, algorithm 2), deterministic. Its first and its last step are of first order: the last one is
     often long (to +inf, or where nothing is left to decide), and extrapolating over it would explode."""
     before: tuple[Tensor, Tensor] | None = None  # last x0 and the length of the step it led to
@@ -93,9 +89,7 @@ def dpm_solver(
         yield Step(index, x, x0, s[0])
 
 
-def heun(
-    denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], *, generator: Generators | None = None
-) -> Iterator[Step]:
+def heun(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], *, generator: Generators | None = None) -> Iterator[Step]:
     """Heun's method on the probability-flow ODE (EDM, arXiv:2206.00364, algorithm 1 without churn): d(x / alpha) = eps d(sigma / alpha).
 
     Second order at two evaluations a step; a step to +inf takes one, Euler's.

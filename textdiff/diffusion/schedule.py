@@ -48,9 +48,7 @@ def constant_alpha(t: Float[Tensor, "*n"], horizon: float = 5.0) -> Float[Tensor
     return -(2 * horizon * t).expm1().log()
 
 
-def gumbel(
-    t: Float[Tensor, "*n"], center: Tensor | float, scale: Tensor | float, logsnr_min: float, logsnr_max: float
-) -> Float[Tensor, "*n"]:
+def gumbel(t: Float[Tensor, "*n"], center: Tensor | float, scale: Tensor | float, logsnr_min: float, logsnr_max: float) -> Float[Tensor, "*n"]:
     """Noise levels -lambda distributed as a Gumbel(center, scale) cut to the range: the schedule that a model fits to its own loss.
 
     If the loss at noise level g is `loss_inf exp(-exp(-(g - center) / scale))`, this spends equal time on equal shares of it (LangFlow; after

@@ -1,0 +1,155 @@
+import json
+import shutil
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from textdiff import checkpoint
+from textdiff.checkpoint import MANIFEST, Checkpoint, damage, newest, save, steps
+from textdiff.config import InputError
+
+
+def state(step: int) -> Checkpoint:
+    tensors = {"model": {"weight": torch.full((3, 4), step / 7), "count": torch.tensor(step)}, "ema": {"weight": torch.ones(2).bfloat16()}}
+    return Checkpoint(tensors, {"step": step})
+
+
+def saved_steps(folder) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in steps(folder)]
+
+
+def warnings(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "textdiff"]
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+DAMAGES = {
+    "a flipped byte": lambda path: flip(path / "model.safetensors"),
+    "a flipped fact": lambda path: flip(path / "facts.json"),
+    "a flipped sum": lambda path: flip(path / MANIFEST),
+    "a truncated file": lambda path: truncate(path / "ema.safetensors"),
+    "an empty file": lambda path: (path / "model.safetensors").write_bytes(b""),
+    "a missing file": lambda path: (path / "ema.safetensors").unlink(),
+    "a missing manifest": lambda path: (path / MANIFEST).unlink(),
+    "a truncated manifest": lambda path: truncate(path / MANIFEST),
+    "an empty folder": lambda path: [file.unlink() for file in path.iterdir()],
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two whole checkpoints, of steps 100 and 200."""
+    for step in (100, 200):
+        save(tmp_path / "state", step, state(step))
+    return tmp_path / "state"
+
+
+def test_the_newest_is_what_was_saved_last(folder):
+    tensors, facts = newest(folder)
+    assert facts["step"] == 200
+    assert_close(tensors, state(200).tensors, atol=0, rtol=0)
+
+
+def test_steps_are_in_order_of_number(tmp_path):
+    for step in (9, 10_000, 100):
+        save(tmp_path, step, state(step), keep=3)
+    assert saved_steps(tmp_path) == [9, 100, 10_000]
+
+
+def test_without_a_checkpoint_there_is_no_newest(tmp_path):
+    assert newest(tmp_path / "never") is None
+
+
+def test_tensors_that_are_views_of_others_are_saved_as_they_look(tmp_path):
+    whole = torch.arange(12.0).view(3, 4)
+    save(tmp_path, 1, Checkpoint({"model": {"turned": whole.T}}, {}))
+    assert_close(newest(tmp_path).tensors["model"]["turned"], whole.T, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("harm", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(folder, harm, caplog):
+    harm(folder / "step-00000200")
+    assert newest(folder).facts["step"] == 100
+    (warning,) = warnings(caplog)
+    assert str(folder / "step-00000200") in warning
+
+
+def test_a_whole_checkpoint_has_no_damage(folder, caplog):
+    assert [damage(path) for path in steps(folder)] == [None, None]
+    newest(folder)
+    assert not warnings(caplog)
+
+
+def test_when_all_are_damaged_the_user_is_told_the_way_out(folder):
+    for path in steps(folder):
+        flip(path / "model.safetensors")
+    with pytest.raises(InputError, match="--overwrite"):
+        newest(folder)
+
+
+def test_another_format_is_refused_by_name(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    with pytest.raises(InputError, match="step-00000200 has format 1"):
+        newest(folder)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_only_the_newest_are_kept(tmp_path, keep):
+    for step in (100, 200, 300, 400):
+        save(tmp_path, step, state(step), keep)
+    assert saved_steps(tmp_path) == [100, 200, 300, 400][-keep:]
+
+
+def test_the_manifest_lists_every_file(folder):
+    names = {path.name for path in (folder / "step-00000200").iterdir()} - {MANIFEST}
+    assert json.loads((folder / "step-00000200" / MANIFEST).read_text()).keys() == names
+
+
+@pytest.mark.parametrize("call", ["save_file", "_flush", "_sha256"])
+@pytest.mark.parametrize("step", [200, 300])
+def test_a_failed_save_leaves_the_others_as_they_were(folder, call, step, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, call, full)
+    with pytest.raises(OSError, match="No space"):
+        save(folder, step, state(0))
+    monkeypatch.undo()
+    assert [path.name for path in steps(folder)] == ["step-00000100", "step-00000200"]
+    assert_close(newest(folder).tensors, state(200).tensors, atol=0, rtol=0)
+
+
+def test_a_save_after_a_failed_one_succeeds(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_sha256", lambda path: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            save(folder, 300, state(300))
+    save(folder, 300, state(300))
+    assert newest(folder).facts["step"] == 300
+
+
+def test_saving_a_step_again_replaces_it(folder):
+    flip(folder / "step-00000200" / "model.safetensors")
+    save(folder, 200, state(200))
+    assert damage(folder / "step-00000200") is None
+
+
+def test_what_is_saved_is_kept_though_damaged_ones_are_newer(folder):
+    flip(folder / "step-00000200" / "model.safetensors")
+    save(folder, 150, state(150), keep=1)
+    assert newest(folder).facts["step"] == 150
+
+
+def test_an_unfinished_checkpoint_is_not_listed(folder):
+    shutil.copytree(folder / "step-00000200", folder / ".step-00000300.partial")
+    assert saved_steps(folder) == [100, 200]

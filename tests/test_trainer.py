@@ -1,0 +1,244 @@
+import math
+from itertools import islice
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from textdiff.config import InputError, Train
+from textdiff.data import batched, in_turn
+from textdiff.trainer import Trainer, learning_rate
+
+every_optimizer = pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+
+
+class Micro(NamedTuple):
+    tensors: dict[str, Tensor]
+    share: float
+
+
+class Slope(nn.Module):
+    """One weight, whose loss is its square times x: the gradient is 2 x weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor, progress: float) -> dict[str, Tensor]:
+        self.seen += x.sum()
+        return {"square": (self.weight.square() * x).mean(), "constant": torch.tensor(progress)}
+
+
+def steady(x: float = 1.0) -> list[list[Micro]]:
+    return [[Micro({"x": torch.full((4,), x)}, 1.0)]] * 100
+
+
+@pytest.fixture
+def new_trainer(accelerator, tmp_path):
+    """`new_trainer(model, lr=..., ...)`: in float32, with few steps and no warm-up."""
+
+    def new(model: nn.Module, **options: object) -> Trainer:
+        settings = {"steps": 8, "batch_size": 16, "warmup": 0, "precision": "no", "ema": 0.9} | options
+        return Trainer(model, Train(**settings), tmp_path / "state", accelerator)
+
+    return new
+
+
+def run(trainer: Trainer, corpus, n: int) -> list:
+    """The next n steps on a corpus of sentences of different lengths."""
+    return list(islice(trainer.train(batched(corpus, trainer.config, trainer.step, rank=0, world=1)), n))
+
+
+def moments(trainer: Trainer) -> list[dict]:
+    """What the optimizers remember."""
+    return [optimizer.state_dict()["state"] for optimizer in trainer.optimizers]
+
+
+def weights(trainer: Trainer) -> dict[str, dict]:
+    return {"model": trainer.raw.state_dict(), "ema": trainer.ema.state_dict()}
+
+
+# --- learning rate
+
+
+@pytest.mark.parametrize("step", [0, 4, 9])
+def test_the_learning_rate_rises_linearly_in_the_warm_up(step):
+    assert learning_rate(step, Train(lr=2.0, warmup=10, steps=100)) == pytest.approx(2.0 * (step + 1) / 10, abs=1e-12)
+
+
+def test_the_learning_rate_peaks_at_the_end_of_the_warm_up():
+    rates = [learning_rate(step, Train(lr=2.0, warmup=10, steps=100)) for step in range(101)]
+    assert max(rates) == rates[9] == rates[10] == 2.0
+
+
+def test_the_learning_rate_is_half_its_peak_half_way_down():
+    assert learning_rate(55, Train(lr=2.0, warmup=10, steps=100)) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_the_learning_rate_ends_at_zero():
+    assert learning_rate(100, Train(lr=2.0, warmup=10, steps=100)) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_run_shorter_than_its_warm_up_only_warms_up():
+    rates = [learning_rate(step, Train(lr=1.0, warmup=100, steps=10)) for step in range(10)]
+    assert rates == pytest.approx([(step + 1) / 100 for step in range(10)], abs=1e-12)
+
+
+def test_a_step_takes_the_learning_rate_of_its_number(new_trainer):
+    trainer = new_trainer(Slope(), steps=5, warmup=2)
+    assert [done.lr for done in trainer.train(steady())] == [learning_rate(step, trainer.config) for step in range(5)]
+
+
+# --- steps
+
+
+def test_training_ends_after_the_steps_asked_for(new_trainer):
+    assert [done.step for done in new_trainer(Slope(), steps=5).train(steady())] == [1, 2, 3, 4, 5]
+
+
+def test_the_loss_that_is_minimized_is_reported_by_its_terms(new_trainer):
+    first, second = islice(new_trainer(Slope(), steps=4).train(steady()), 2)
+    assert_close(first.losses, {"square": torch.tensor(1.0), "constant": torch.tensor(0.0)}, atol=1e-6, rtol=0)
+    assert second.losses["square"] < first.losses["square"]
+
+
+def test_a_model_is_told_the_share_of_the_training_that_is_done(new_trainer):
+    told = [float(done.losses["constant"]) for done in new_trainer(Slope(), steps=4).train(steady())]
+    assert told == [0, 0.25, 0.5, 0.75]
+
+
+def test_the_gradients_norm_is_that_before_clipping(new_trainer):
+    (done,) = islice(new_trainer(Slope(), clip=0.1).train(steady(x=3.0)), 1)
+    assert_close(done.grad_norm, torch.tensor(6.0), atol=1e-5, rtol=0)
+
+
+def test_the_gradient_is_clipped(new_trainer):
+    trainer = new_trainer(Slope(), clip=0.1)
+    list(islice(trainer.train(steady(x=3.0)), 1))
+    assert_close(moments(trainer)[0][0]["exp_avg"], torch.tensor(0.1 * (1 - 0.9)), atol=1e-6, rtol=0)
+
+
+@every_optimizer
+@pytest.mark.parametrize("objective", ["ce", "x0"])
+def test_accumulation_does_not_change_a_step(new_trainer, new_model, corpus, objective, optimizer):
+    """One batch of all the sentences, short and long."""
+    options = {"batch_size": len(corpus), "optimizer": optimizer, "lr": 1e-4}
+    whole, cut = (new_trainer(new_model(objective=objective), accumulate=n, **options) for n in (1, 4))
+    (one,), (four,) = run(whole, corpus, 1), run(cut, corpus, 1)
+    assert_close(four.losses, one.losses, atol=1e-5, rtol=1e-5)
+    assert_close(four.grad_norm, one.grad_norm, atol=1e-5, rtol=1e-5)
+    assert_close(moments(cut), moments(whole), atol=1e-6, rtol=1e-4)
+    tolerance = {"adamw": 1e-6, "muon": 5e-6}[optimizer]  # Muon orthogonalizes in bfloat16
+    assert_close(weights(cut), weights(whole), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("x", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_stops_the_training_and_leaves_the_weights(new_trainer, x):
+    trainer = new_trainer(Slope())
+    list(islice(trainer.train(steady()), 3))
+    before = trainer.raw.weight.item(), trainer.ema.weight.item(), trainer.step
+    with pytest.raises(InputError, match=r"not finite at step 4.*--train\.lr"):
+        next(trainer.train(steady(x)))
+    assert (trainer.raw.weight.item(), trainer.ema.weight.item(), trainer.step) == before
+
+
+@pytest.mark.parametrize("blocks", [nn.Sequential, lambda block: nn.ModuleList([block])], ids=["once", "repeated"])
+@every_optimizer
+def test_weight_decay_is_on_the_matrices_of_linear_and_convolution_layers_alone(new_trainer, optimizer, blocks):
+    linear, convolution = nn.Linear(3, 3), nn.Conv2d(3, 3, 1)
+    model = nn.ModuleDict({"blocks": blocks(linear), "rest": nn.Sequential(convolution, nn.Embedding(4, 3), nn.LayerNorm(3), Slope())})
+    groups = [group for optimizer in new_trainer(model, weight_decay=0.5, optimizer=optimizer).optimizers for group in optimizer.param_groups]
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay == {id(p): 0.5 if p is linear.weight or p is convolution.weight else 0.0 for p in model.parameters()}
+
+
+def test_muon_is_for_the_matrices_of_repeated_blocks_alone(new_trainer, new_model):
+    model = new_model()
+    muon, adamw = new_trainer(model, optimizer="muon").optimizers
+    matrices = {id(p) for p in model.denoiser.blocks.parameters() if p.ndim == 2}
+    assert {id(p) for group in muon.param_groups for p in group["params"]} == matrices
+    assert sum(len(group["params"]) for group in adamw.param_groups) == len(list(model.parameters())) - len(matrices)
+
+
+# --- averaged weights
+
+
+def test_the_average_moves_towards_the_weights_faster_at_first(new_trainer):
+    trainer = new_trainer(Slope(), ema=0.5, lr=0.1, steps=30)
+    average = 1.0
+    for done in trainer.train(steady()):
+        decay = min(0.5, (1 + done.step) / (10 + done.step))
+        average = decay * average + (1 - decay) * trainer.raw.weight.item()
+        assert_close(trainer.ema.weight.item(), average, atol=1e-6, rtol=0)
+
+
+def test_the_average_copies_the_buffers(new_trainer):
+    trainer = new_trainer(Slope(), steps=3)
+    list(trainer.train(steady()))
+    assert trainer.ema.seen.item() == trainer.raw.seen.item() == 12
+
+
+def test_the_average_is_neither_trained_nor_in_training_mode(new_trainer, new_model):
+    trainer = new_trainer(new_model())
+    assert not trainer.ema.training
+    assert not any(parameter.requires_grad for parameter in trainer.ema.parameters())
+
+
+def test_validation_is_of_the_averaged_weights_and_changes_nothing(new_trainer, new_model, corpus):
+    trainer = new_trainer(new_model(), lr=0.01)
+    run(trainer, corpus, 3)
+    before = {name: tensor.clone() for name, tensor in trainer.ema.state_dict().items()}
+    micro = next(in_turn(corpus.head(16), 16, rank=0, world=1))
+    expected = {name: float(term) for name, term in trainer.ema(**micro.tensors).items()}
+    assert trainer.validate([micro]) == pytest.approx(expected, abs=1e-6)
+    assert_close(trainer.ema.state_dict(), before, atol=0, rtol=0)
+
+
+def test_validation_does_not_depend_on_the_batch_size(new_trainer, new_model, corpus):
+    trainer = new_trainer(new_model(objective="x0", schedule="cosine"))
+    whole, cut = (trainer.validate(in_turn(corpus.head(64), size, rank=0, world=1)) for size in (64, 10))
+    assert cut == pytest.approx(whole, rel=1e-4)
+
+
+# --- going on
+
+
+@every_optimizer
+@pytest.mark.parametrize("objective", ["ce", "eps"])
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(new_trainer, new_model, corpus, objective, optimizer):
+    whole, interrupted, resumed = (new_trainer(new_model(objective=objective), lr=0.01, optimizer=optimizer) for _ in range(3))
+    run(whole, corpus, 8)
+    run(interrupted, corpus, 5)
+    interrupted.save()
+    assert resumed.resume()
+    assert [done.step for done in run(resumed, corpus, 8)] == [6, 7, 8]
+    assert_close(moments(resumed), moments(whole), atol=0, rtol=0)
+    assert_close(weights(resumed), weights(whole), atol=0, rtol=0)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(new_trainer):
+    assert not new_trainer(Slope()).resume()
+
+
+def test_a_checkpoint_of_another_model_is_refused(new_trainer, new_model):
+    new_trainer(new_model()).save()
+    with pytest.raises(InputError, match="another model"):
+        new_trainer(new_model(width=16)).resume()
+
+
+def test_a_checkpoint_of_another_objective_is_refused(new_trainer, new_model):
+    new_trainer(new_model(objective="x0")).save()
+    with pytest.raises(InputError, match="another model"):
+        new_trainer(new_model(objective="ce")).resume()
+
+
+@pytest.mark.parametrize(("before", "after"), [("adamw", "muon"), ("muon", "adamw")])
+def test_a_checkpoint_of_another_optimizer_is_refused(new_trainer, new_model, corpus, before, after):
+    trainer = new_trainer(new_model(), optimizer=before)
+    run(trainer, corpus, 1)
+    trainer.save()
+    with pytest.raises(InputError, match=f"--train.optimizer {before}"):
+        new_trainer(new_model(), optimizer=after).resume()
