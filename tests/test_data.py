@@ -133,9 +133,9 @@ def test_what_cannot_be_used_is_refused_by_name_and_with_the_reason(name, conten
     assert str(tmp_path / name) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", ".", "/", "nobody/", "~/nothing.txt"])
-def test_what_names_no_file_is_refused(name):
-    with pytest.raises(InputError, match=name):
+@pytest.mark.parametrize("name", [".", "/", "nobody/", "~/nothing.txt"])
+def test_what_names_no_file_is_refused_by_name(name):
+    with pytest.raises(InputError, match=f"^{name} "):
         texts_of(train=name)
 
 
@@ -302,6 +302,12 @@ def streamed_rows(texts, tokenizer, first_step: int, n: int, accumulate: int = 1
 def test_resuming_a_stream_goes_on_where_it_was(tokenizer, first_step):
     whole = streamed_rows(lambda: LINES, tokenizer, 0, first_step + 3)
     assert streamed_rows(lambda: LINES, tokenizer, first_step, 3) == whole[first_step:]
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 31, 32])
+def test_a_streams_examples_are_numbered_in_the_order_of_the_steps(tokenizer, first_step):
+    steps = streamed_rows(lambda: LINES, tokenizer, first_step, 2)
+    assert [number for step in steps for _, number in step] == list(range(4 * first_step, 4 * first_step + 8))
 
 
 def test_a_stream_without_end_holds_every_text_equally_often(tokenizer):

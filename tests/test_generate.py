@@ -200,6 +200,18 @@ def test_what_is_given_is_never_changed(new_model, tokenizer, tasks, task, sampl
         assert torch.equal(draft.ids[given.known], given.ids[given.known])
 
 
+@pytest.mark.parametrize("reveal", [0.0, 0.25])
+def test_the_network_sees_the_given_words_clean_if_it_was_taught_to(new_model, tokenizer, tasks, reveal, monkeypatch):
+    model, given, seen = new_model(reveal=reveal).eval(), tasks["infill"], []
+    predict = model.predict
+    monkeypatch.setattr(model, "predict", lambda *inputs, **options: seen.append(inputs) or predict(*inputs, **options))
+    list(generate(model, tokenizer, given, Sampling(steps=3)))
+    assert len(seen) == 3
+    for x_t, _, _, told, _ in seen:
+        assert torch.equal(told, given.known if reveal else torch.zeros_like(told))
+        assert torch.equal(x_t[given.known], model.vectors[given.ids][given.known].detach()) == bool(reveal)
+
+
 def test_an_unknown_word_that_is_given_stays_unknown(model, tokenizer, draw):
     (given,) = draw(infilling(model, encode(tokenizer, f"the unicorn {MASK} ."), 1, tokenizer.token_to_id(MASK)))
     assert given[1] == tokenizer.token_to_id(UNK)

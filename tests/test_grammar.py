@@ -11,6 +11,7 @@ from statistics import mean, stdev
 import pytest
 
 from textdiff import grammar
+from textdiff.data import GRAMMAR_SENTENCES
 
 SENTENCES = grammar.corpus(1000, seed=1) + grammar.corpus(1000, seed=1, training=False)
 
@@ -22,11 +23,10 @@ def forms(head: str, other: str) -> dict[str, str]:
 
 
 BREAKS = {
-    "verb number": forms("Transitive.one.present", "Transitive.many.present") | forms("Intransitive.one.present", "Intransitive.many.present"),
-    "reflexive gender": {"himself": "herself", "herself": "itself", "itself": "himself"},
-    "reflexive number": {"himself": "themselves", "herself": "themselves", "itself": "themselves", "themselves": "itself"},
-    "tense": forms("Time.past", "Time.present"),
-    "determiner number": {"a": "these", "every": "many", "these": "a", "many": "every"},
+    "verb number": forms("Transitive.one", "Transitive.many") | forms("Intransitive.one", "Intransitive.many"),
+    "reflexive gender": {"himself": "herself", "herself": "himself"},
+    "reflexive number": {"himself": "themselves", "herself": "themselves", "themselves": "himself"},
+    "determiner number": {"a": "many", "many": "a"},
 }
 
 
@@ -62,16 +62,13 @@ def test_a_sentence_with_one_agreement_broken_is_ungrammatical(broken):
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
-        ("the dogs near the quiet river see a cat .", "the dogs near the quiet river sees a cat ."),
-        ("the queen who loves the dogs sings alone .", "the queen who loves the dogs sing alone ."),
-        ("the queen who loves the dogs sings alone .", "the queen who love the dogs sings alone ."),
-        ("the dogs who love the queen sing alone .", "the dogs who loves the queen sing alone ."),
-        ("the dogs near the garden admire themselves .", "the dogs near the garden admire itself ."),
-        ("the king who saw the queen admired himself .", "the king who saw the queen admired herself ."),
-        ("the king who saw the queen slept quietly .", "the king who sees the queen slept quietly ."),
-        ("once the king near a castle danced again .", "now the king near a castle danced again ."),
-        ("the king sees a small dog .", "the king sees a small dogs ."),
-        ("these dogs sleep beside many hills .", "these dogs sleep beside many hill ."),
+        ("the kings near the river see a boy .", "the kings near the river sees a boy ."),
+        ("the queen who sings helps many girls .", "the queen who sings help many girls ."),
+        ("the queen who sings helps many girls .", "the queen who sing helps many girls ."),
+        ("many boys near the garden paint themselves .", "many boys near the garden paint himself ."),
+        ("the king behind many castles sees himself .", "the king behind many castles sees herself ."),
+        ("the king sees a small boy .", "the king sees a small boys ."),
+        ("the kings near many rivers see a boy .", "the kings near many river see a boy ."),
     ],
 )
 def test_agreement_is_that_of_english(good, bad):
@@ -83,8 +80,8 @@ def test_agreement_is_that_of_english(good, bad):
     "text",
     [
         *["", " ", ".", "the", "the king", "Sentence", "\ud800\x00", "the " * 10_000],
-        *["the unicorn sings alone .", "The king sings alone .", "the  king sings alone .", "Determiner.one king sings alone ."],
-        *["the king sings alone . ", "the king sings alone .\n", "the king sings alone", "the king sings alone . ."],
+        *["the unicorn sees a boy .", "The king sees a boy .", "the  king sees a boy .", "Determiner.one king sees a boy ."],
+        *["the king sees a boy . ", "the king sees a boy .\n", "the king sees a boy", "the king sees a boy . ."],
     ],
 )
 def test_what_is_no_sentence_is_refused(text):
@@ -134,7 +131,7 @@ def test_corpora_of_different_seeds_differ():
     assert grammar.corpus(50, seed=0) != grammar.corpus(50, seed=1)
 
 
-@pytest.mark.parametrize("symbol", ["Creature.she.many", "Place", "Predicate.he.one.present"])
+@pytest.mark.parametrize("symbol", ["Creature.she.many", "Place", "Predicate.he.one"])
 def test_the_count_is_the_number_of_different_strings(symbol):
     assert grammar.count(symbol) == len(set(derived(symbol)))
 
@@ -149,8 +146,8 @@ def test_the_size_is_the_number_of_different_sentences():
     assert accepted(frozenset({(grammar.START,)})) == grammar.size()
 
 
-def test_the_language_cannot_be_memorised():
-    assert grammar.size() >= 10**7
+def test_the_language_is_ten_times_what_is_trained_on():
+    assert grammar.size() > 10 * len(set(grammar.corpus(GRAMMAR_SENTENCES)))
 
 
 def test_unigram_entropy_is_that_of_drawn_text():
@@ -160,10 +157,10 @@ def test_unigram_entropy_is_that_of_drawn_text():
     assert grammar.unigram_entropy() == pytest.approx(empirical, rel=0.005)
 
 
-def test_sentences_have_5_to_16_tokens():
+def test_sentences_have_5_to_11_tokens():
     lengths = {len(sentence.split()) for sentence in derived(grammar.START, words_each=1)}
-    assert (min(lengths), max(lengths)) == (5, 16)
+    assert (min(lengths), max(lengths)) == (5, 11)
 
 
 def test_lengths_are_spread():
-    assert stdev(len(sentence.split()) for sentence in SENTENCES) > 2
+    assert stdev(len(sentence.split()) for sentence in SENTENCES) > 1.5

@@ -226,6 +226,19 @@ def test_a_low_temperature_predicts_the_likeliest_word(model, batch, noisy):
     assert_close(prediction.x0, model.vectors[logits.argmax(-1)].detach(), atol=1e-4, rtol=0)
 
 
+def test_a_position_knows_its_distance_to_the_end(new_model):
+    """And nothing else sets positions apart, where none looks at another and all vectors are equal."""
+    model = new_model().eval()
+    for block in model.denoiser.blocks:
+        block.out.weight.data.zero_()
+    mask = torch.arange(9) < torch.tensor([[5], [9]])
+    x_t, known = torch.ones(2, 9, 16), torch.zeros(2, 9, dtype=torch.bool)
+    with torch.no_grad():
+        _, (short, long) = model.predict(x_t, torch.zeros(2), torch.zeros_like(x_t), known, mask)
+    assert_close(short[:5], long[4:], atol=1e-5, rtol=1e-5)
+    assert (short[:5] - long[:5]).abs().max() > 1e-3
+
+
 # --- the adaptive schedule
 
 

@@ -7,7 +7,8 @@ from textdiff import grammar
 from textdiff.config import InputError, Vocabulary
 from textdiff.vocab import MASK, PAD, TOKENIZERS, UNK, encode, existing_tokenizer, filled, following, save_tokenizer, train_tokenizer
 
-TEXTS = [*grammar.corpus(300, seed=0), "The food is good.", "the food is good, isn't it?"] * 2
+OWN = ["The food is good.", "the food is good, isn't it?", "is the king good, who sees the dog?", "the king, who saw the queens, sleeps."]
+TEXTS = [*grammar.corpus(300, seed=0), *OWN, *OWN]  # what is tested below does not hang on the grammar's words
 NASTY = {
     "emoji": "a 👩‍👩‍👧‍👦 family 🏳️‍🌈!",
     "combining": "cafe\u0301 n\u0303 and\u200b zero\u200dwidth",
@@ -194,7 +195,7 @@ def test_bytes_fill_a_mask_as_they_are(bytelevel):
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 3])
 def test_what_follows_a_part_of_a_text_completes_it(trained, cut):
-    ids = encode(trained, "the king, who saw the queens, slept.")
+    ids = encode(trained, "the king, who saw the queens, sleeps.")
     assert trained.decode(ids[:cut]) + following(trained, ids[:cut], ids[cut:]) == trained.decode(ids)
 
 

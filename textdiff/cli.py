@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -139,7 +139,7 @@ def _generation_options(parser: Parser, n: int) -> None:
     parser.add_argument("model", type=str, help=MODEL_HELP)
     parser.add_argument("--n", type=int, default=n, help="How many sentences.")
     parser.add_class_arguments(Sampling)
-    parser.add_argument("--format", type=str, choices=["text", "jsonl"], default="text", help="One sentence a line, or one JSON object a line.")
+    parser.add_argument("--format", type=Literal["text", "jsonl"], default="text", help="One sentence a line, or one JSON object a line.")
     parser.add_argument("--show_steps", action="store_true", help="Show the sentences at every step, on standard error.")
 
 

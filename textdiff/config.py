@@ -93,7 +93,7 @@ class Model:
     schedule: Literal["adaptive", "linear", "cosine", "sqrt", "sigmoid", "constant_alpha"] = "adaptive"
     logsnr_min: float = -9.0
     logsnr_max: float = 6.0
-    embed_dim: int = 64
+    embed_dim: int = 32
     width: int = 256
     depth: int = 6
     heads: int = 4
@@ -137,11 +137,11 @@ class Train:
         trackers: Also log to these, by accelerate: tensorboard, wandb, trackio, ... (each must be installed).
     """
 
-    steps: int = 2000
-    batch_size: int = 64
+    steps: int = 3000
+    batch_size: int = 128
     accumulate: int = 1
     optimizer: Literal["muon", "adamw"] = "muon"
-    lr: float = 2e-3
+    lr: float = 4e-3
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -193,7 +193,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class TextRun:
-    """Everything that decides a text run. `run` is the folder it writes."""
+    """Everything that decides a text run.
+
+    Args:
+        run: The folder it writes: config.yaml, metrics.jsonl, state/ (to resume) and model/ (all that sampling needs).
+        data: Where the text comes from.
+        tokenizer: Its words.
+        model: The network and what it is trained for.
+        train: The optimization.
+    """
 
     run: str = "runs/text"
     data: Data = field(default_factory=Data)

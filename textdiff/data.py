@@ -25,7 +25,7 @@ FORMATS = {".txt": "text", ".csv": "csv", ".json": "json", ".jsonl": "json", ".p
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 LONGEST_LINE = 100_000  # characters; longer lines are no sentences
 SAMPLE = 50_000  # rows of a stream that the vocabulary and the length statistics are taken from
-GRAMMAR_SENTENCES = 20_000
+GRAMMAR_SENTENCES = 30_000
 HELD_OUT = 1_000  # rows of a stream kept for validation
 
 
@@ -120,8 +120,13 @@ def _matches(source: str) -> bool:
     return any(Path(path).is_file() for path in iglob(source, recursive=True))
 
 
+def _looks_local(source: str) -> bool:
+    """Whether a name can only be meant as a path, for the hub's have one slash at most."""
+    return source.startswith((".", "/", "~")) or source.count("/") > 1
+
+
 def _has_validation(source: str) -> bool:
-    if _format(source):
+    if _format(source) or _looks_local(source):
         return False
     try:
         return "validation" in datasets.get_dataset_split_names(source)
@@ -133,8 +138,7 @@ def _open(source: str, split: str, streaming: bool) -> tuple[Any, list[str]]:
     """The rows and the names of their columns, which a stream tells with its first row: none if it is empty."""
     datasets.disable_progress_bars()
     kind = _format(source)
-    looks_local = kind is not None or source.startswith((".", "/", "~")) or source.count("/") > 1
-    if "://" not in source and looks_local and not _matches(source):
+    if "://" not in source and (kind or _looks_local(source)) and not _matches(source):
         raise InputError(f"{source} is not a file and, as a glob, matches none")
     lenient = {} if kind == "parquet" else {"encoding": "utf-8-sig", "encoding_errors": "replace"}  # json is strict with plain "utf-8"
     try:

@@ -36,7 +36,7 @@ class DiffusionLMConfig(PreTrainedConfig):
         schedule: str = "adaptive",
         logsnr_min: float = -9.0,
         logsnr_max: float = 6.0,
-        embed_dim: int = 64,
+        embed_dim: int = 32,
         width: int = 256,
         depth: int = 6,
         heads: int = 4,

@@ -97,8 +97,10 @@ class Block(nn.Module):
     def forward(
         self, h: Float[Tensor, "b l w"], level: Float[Tensor, "b w"], rotation: Tensor, attend: Bool[Tensor, "b 1 1 l"] | None
     ) -> Float[Tensor, "b l w"]:
-        q, k, v = self.qkv(self.norm1(h, level)).unflatten(-1, (3, self.heads, -1)).transpose(1, 3).unbind(2)  # b n l k
-        mixed = attention(rotate(q, rotation), rotate(k, rotation), v, attend)
+        qkv = self.qkv(self.norm1(h, level)).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)  # b 3n l k
+        qk, v = qkv.split((2 * self.heads, self.heads), 1)
+        q, k = rotate(qk, rotation).chunk(2, 1)
+        mixed = attention(q, k, v, attend)
         h = h + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
         return h + self.dropout(self.down(F.gelu(self.up(self.norm2(h, level)))))
 
