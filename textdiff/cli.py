@@ -189,10 +189,11 @@ def run_continue(options: Namespace) -> None:
     from textdiff.generate import continuing
     from textdiff.vocab import encode, following
 
-    given = encode(tokenizer, options.text)
+    beginning = options.text.rstrip()
+    given = encode(tokenizer, beginning)
     task = continuing(model, given, options.n, options.seed, options.length)
     generated = _generated(options, model, tokenizer, task)
-    _print(options, [options.text + following(tokenizer, given, ids[len(given) :]) for ids in generated])
+    _print(options, [beginning + following(tokenizer, given, ids[len(given) :]) for ids in generated])
 
 
 def _load(options: Namespace) -> "tuple[DiffusionLM, Tokenizer]":

@@ -81,7 +81,7 @@ def from_noise(model: DiffusionLM, n: int, seed: int, length: int | None = None,
         weight[:at_least] = 0
         weight = weight if weight.sum() > 0 else torch.arange(longest + 1).ge(at_least).double()
         drawn = uniform(_keys(seed, n), stream=0).double() * weight.sum()
-        lengths = torch.searchsorted(weight.cumsum(0), drawn).clamp(max=longest)
+        lengths = torch.searchsorted(weight.cumsum(0), drawn)
     else:
         lengths = torch.full((n,), length)
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
@@ -91,7 +91,7 @@ def from_noise(model: DiffusionLM, n: int, seed: int, length: int | None = None,
 def rewriting(model: DiffusionLM, ids: list[int], n: int, strength: float) -> Task:
     """n variations on a sentence of the same number of tokens: noised to `strength`, then resampled."""
     if not 0 <= strength <= 1:
-        raise InputError(f"--strength must be between 0 (the text itself) and 1 (ignores it), got {strength}")
+        raise InputError(f"--strength must be between 0 (the text itself) and 1 (only its length is kept), got {strength}")
     given = _given(model, ids, n)
     return Task(given, torch.ones_like(given, dtype=torch.bool), torch.zeros_like(given, dtype=torch.bool), strength)
 

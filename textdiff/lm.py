@@ -6,6 +6,7 @@ into a Denoiser. Noise levels, losses and logits are float32, whatever autocast 
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -114,10 +115,7 @@ class DiffusionLM(PreTrainedModel):
         """t -> log SNR, for training and for sampling; the adaptive one as fitted so far. Raises InputError if it never meets the bounds."""
         low, high = self.config.logsnr_min, self.config.logsnr_max
         if self.config.schedule != "adaptive":
-            try:
-                return bounded(SCHEDULES[self.config.schedule], low, high)
-            except ValueError as error:
-                raise InputError(f"model.schedule {self.config.schedule} does not fit model.logsnr_min and model.logsnr_max: {error}") from error
+            return _fixed_schedule(self.config.schedule, low, high)
         center, scale = self.noise_center.detach(), self.noise_scale.detach()
         return lambda t: gumbel(t, center.to(t.device), scale.to(t.device), low, high)
 
@@ -224,6 +222,14 @@ class DiffusionLM(PreTrainedModel):
     @staticmethod
     def _without(logits: Float[Tensor, "b l v"], banned: Bool[Tensor, " v"] | None) -> Float[Tensor, "b l v"]:
         return logits if banned is None else logits.masked_fill(banned, -torch.inf)
+
+
+@cache
+def _fixed_schedule(name: str, logsnr_min: float, logsnr_max: float) -> Schedule:
+    try:
+        return bounded(SCHEDULES[name], logsnr_min, logsnr_max)
+    except ValueError as error:
+        raise InputError(f"model.schedule {name} does not fit model.logsnr_min and model.logsnr_max: {error}") from error
 
 
 def project(x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:

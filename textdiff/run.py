@@ -147,6 +147,7 @@ def save_model(model: DiffusionLM, folder: Path) -> None:
 def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM:
     torch.manual_seed(config.train.seed)
     model = DiffusionLM(DiffusionLMConfig(vocab_size=tokenizer.get_vocab_size(), length=config.data.length, **asdict(config.model)))
+    model.schedule()  # an impossible one is refused here, not at the first step
     tokens = np.bincount(corpus.tokens, minlength=model.config.vocab_size)
     lengths = np.bincount(corpus.sizes, minlength=model.config.length + 1)
     model.describe_data(torch.from_numpy(tokens).float(), torch.from_numpy(lengths).float())
