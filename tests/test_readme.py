@@ -23,8 +23,7 @@ def test_both_listings_run_and_leave_a_gradient(listing: str) -> None:
 
 def test_the_listings_differ_only_in_how_x0_is_made_and_read() -> None:
     text, images = ([line.strip() for line in listing.splitlines()] for listing in LISTINGS)
-    different = {line for line in set(text) ^ set(images)}
-    assert {line.split(" =")[0] for line in different} == {"embedding", "pixels", "x0", "draft"}
+    assert {line.split(" =")[0] for line in set(text) ^ set(images)} == {"embedding", "pixels", "x0", "draft"}
 
 
 def test_the_tree_names_every_module() -> None:

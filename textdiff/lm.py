@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from textdiff.config import InputError
 from textdiff.counter import normal, uniform
@@ -236,3 +236,7 @@ def project(x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
     """Into the ball that holds all embeddings and their averages: longer vectors are shortened to norm sqrt(d)."""
     limit = math.sqrt(x0.shape[-1])
     return x0 * (limit / x0.norm(dim=-1, keepdim=True).clamp(min=limit))
+
+
+AutoConfig.register(DiffusionLMConfig.model_type, DiffusionLMConfig)
+AutoModel.register(DiffusionLMConfig, DiffusionLM)

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -88,7 +89,8 @@ class Journal:
         self.tokens, self.since, self.began = 0, time.perf_counter(), time.perf_counter()
         if self.main:
             _forget_after(self.path, trainer.step)
-        self.bar = tqdm(total=config.train.steps, initial=trainer.step, disable=not self.main, unit="step", dynamic_ncols=True)
+        rest = 0.1 if sys.stderr.isatty() else 10  # seconds between updates; a log file needs few
+        self.bar = tqdm(total=config.train.steps, initial=trainer.step, disable=not self.main, unit="step", dynamic_ncols=True, mininterval=rest)
         if config.train.trackers:
             trainer.accelerator.init_trackers("textdiff", config={"run": config.run})
 
