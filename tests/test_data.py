@@ -10,9 +10,10 @@ import pyarrow.parquet
 import pytest
 from torch.testing import assert_close
 
-from textdiff import data, grammar
+from textdiff import grammar, sources
 from textdiff.config import Data, InputError, Train
-from textdiff.data import Corpus, batched, collate, examples, in_turn, open_texts, streamed
+from textdiff.data import Corpus, batched, collate, examples, in_turn, streamed
+from textdiff.sources import open_texts
 
 LINES = [f"{sentence} {i}" for i, sentence in enumerate(grammar.corpus(30, seed=5))]  # no two alike
 
@@ -45,7 +46,7 @@ def parquet(path, lines):
 WRITERS = {".txt": txt, ".txt.gz": txt_gz, ".csv": csv_, ".json": json_, ".jsonl.gz": jsonl_gz, ".parquet": parquet}
 
 
-def texts_of(**options) -> data.Texts:
+def texts_of(**options) -> sources.Texts:
     return open_texts(Data(**options))
 
 
@@ -62,7 +63,7 @@ def file(tmp_path):
 @pytest.fixture
 def stream(file, monkeypatch):
     """Options for a stream whose first five rows are held out."""
-    monkeypatch.setattr(data, "HELD_OUT", 5)
+    monkeypatch.setattr(sources, "HELD_OUT", 5)
     return {"train": file, "streaming": True}
 
 

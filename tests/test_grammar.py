@@ -11,7 +11,7 @@ from statistics import mean, stdev
 import pytest
 
 from textdiff import grammar
-from textdiff.data import GRAMMAR_SENTENCES
+from textdiff.sources import GRAMMAR_SENTENCES
 
 SENTENCES = grammar.corpus(1000, seed=1) + grammar.corpus(1000, seed=1, training=False)
 

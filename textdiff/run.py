@@ -20,10 +20,11 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from textdiff.config import InputError, Sampling, TextRun
-from textdiff.data import SAMPLE, Corpus, MicroBatch, Texts, batched, collate, examples, in_turn, open_texts, streamed
+from textdiff.data import SAMPLE, Corpus, MicroBatch, batched, collate, examples, in_turn, streamed
 from textdiff.generate import from_noise, generate
 from textdiff.lm import DiffusionLM, DiffusionLMConfig
 from textdiff.metrics import context_gain
+from textdiff.sources import Texts, open_texts
 from textdiff.trainer import Trainer, TrainStep
 from textdiff.vocab import existing_tokenizer, save_tokenizer, train_tokenizer
 
