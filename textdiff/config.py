@@ -179,7 +179,7 @@ class Sampling:
 
     steps: int = 32
     sampler: Literal["ddpm", "ddim", "dpm_solver", "heun"] = "ddpm"
-    temperature: float = 1.0
+    temperature: float = 0.7
     seed: int = 0
     batch_size: int = 64
     clamp: bool = False
