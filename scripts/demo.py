@@ -42,9 +42,10 @@ def train() -> dict[str, float]:
     """Both runs at once; the first one's progress is shown, the other's is kept in its folder. Seconds each took."""
     half = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2))}
     print(f"training {' and '.join(RUNS)} side by side", flush=True)
+    Path("runs").mkdir(exist_ok=True)
     began, running = time.perf_counter(), {}
     for number, (run, options) in enumerate(RUNS.items()):
-        log = open(os.devnull, "w") if number else None  # noqa: SIM115
+        log = open(f"{run}.log", "w") if number else None  # noqa: SIM115
         running[run] = subprocess.Popen(textdiff("train", *options, "--run", run, "--overwrite"), env=half, stderr=log)
     seconds: dict[str, float] = {}
     while len(seconds) < len(running):
@@ -53,7 +54,7 @@ def train() -> dict[str, float]:
             if process.poll() is not None and run not in seconds:
                 seconds[run] = time.perf_counter() - began
                 if process.returncode:
-                    sys.exit(f"training {run} failed: {' '.join(process.args)}")  # type: ignore[arg-type]
+                    sys.exit(f"training {run} failed: see {run}.log")
     return seconds
 
 

@@ -24,6 +24,9 @@ from textdiff.lm import DiffusionLM, project
 from textdiff.vocab import MASK, PAD, UNK, existing_tokenizer
 
 
+TEMPERATURE = 0.7  # unless the user says otherwise
+
+
 @dataclass(frozen=True)
 class Task:
     """n sequences to be generated: `mask` is true on their positions, `known` where `ids` are given, and noise starts at `strength`
@@ -116,7 +119,7 @@ def continuing(model: DiffusionLM, ids: list[int], n: int, seed: int, length: in
 @torch.no_grad()
 def generate(model: DiffusionLM, tokenizer: Tokenizer, task: Task, options: Sampling) -> Iterator[Draft]:
     """Drafts of all sequences, a batch after the other, a step after the other. Sequence i depends on (seed, i) and its task alone."""
-    if options.temperature != 1 and model.config.objective != "ce":
+    if options.temperature is not None and model.config.objective != "ce":
         raise InputError(f"--temperature needs a model trained with objective ce, this one has {model.config.objective}")
     if task.strength == 0:
         yield Draft(0, 0, 0, task.ids, task.mask)
@@ -146,7 +149,7 @@ def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, ban
 
     def network(x_t: Tensor, logsnr: Tensor, earlier: Tensor) -> Prediction:
         seen = torch.where(told.unsqueeze(-1), clean, x_t)
-        prediction, _ = model.predict(seen, logsnr, project(earlier), told, mask, temperature=options.temperature, banned=banned)
+        prediction, _ = model.predict(seen, logsnr, project(earlier), told, mask, temperature=options.temperature or TEMPERATURE, banned=banned)
         return from_x0(x_t, logsnr, prediction.x0)
 
     def nearest(x0: Tensor) -> Tensor:
