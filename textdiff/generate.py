@@ -23,7 +23,6 @@ from textdiff.diffusion.wrappers import clamped, infilled, self_conditioned
 from textdiff.lm import DiffusionLM, project
 from textdiff.vocab import MASK, PAD, UNK, existing_tokenizer
 
-
 TEMPERATURE = 0.7  # unless the user says otherwise
 
 
