@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from textdiff import grammar
+from textdiff.cli import hush_libraries
 from textdiff.config import Sampling
 from textdiff.generate import from_noise, generate, load
 
@@ -26,6 +27,7 @@ RUNS = {
 
 
 def main() -> None:
+    hush_libraries()
     seconds = train()
     reports = {run: {**report(run), "training_seconds": seconds[run]} for run in RUNS}
     for row in reports.values():

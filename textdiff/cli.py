@@ -149,7 +149,7 @@ def _generation_options(parser: Parser, n: int) -> None:
 def run_train(options: Namespace) -> None:
     from textdiff.run import train
 
-    _hush_libraries()
+    hush_libraries()
     config = TextRun(**{field.name: options[field.name] for field in fields(TextRun)})
     train(config, resume=options.resume, overwrite=options.overwrite)
 
@@ -201,7 +201,7 @@ def _load(options: Namespace) -> "tuple[DiffusionLM, Tokenizer]":
     check(options.n >= 1, "--n", "at least 1", options.n)
     if "text" in options:
         check(bool(options.text.strip()), "--text", "a text", options.text)
-    _hush_libraries()
+    hush_libraries()
     from textdiff.generate import load
 
     return load(options.model)
@@ -232,7 +232,7 @@ def _print(options: Namespace, texts: list[str]) -> None:
         print(json.dumps({"index": index, "seed": options.seed, "text": text}, ensure_ascii=False) if options.format == "jsonl" else text)
 
 
-def _hush_libraries() -> None:
+def hush_libraries() -> None:
     """Progress bars and advice of the libraries are not ours to show."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as transformers_logging
