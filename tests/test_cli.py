@@ -50,6 +50,13 @@ def test_resuming_a_finished_run_changes_nothing(run: str) -> None:
     assert (Path(run) / "model" / "model.safetensors").read_bytes() == before
 
 
+def test_resuming_with_other_options_is_refused_and_changes_nothing(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (Path(run) / "config.yaml").read_bytes()
+    assert "--config" in refusal(capsys, "train", "--run", run, "--resume")
+    assert (Path(run) / "config.yaml").read_bytes() == before
+    main(["train", "--config", f"{run}/config.yaml", "--run", run, "--resume"])
+
+
 def test_a_run_is_never_replaced_unasked(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--resume" in refusal(capsys, "train", "--run", run, *TINY)
 

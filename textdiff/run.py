@@ -38,7 +38,7 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
     """Trains, with progress on standard error, and returns the run folder. What is wrong with the input is raised before any long work."""
     _check_trackers(config.train.trackers)
     folder = Path(config.run)
-    _check_folder(folder, resume, overwrite)
+    _check_folder(folder, config, resume, overwrite)
     texts = open_texts(config.data)
     accelerator = Accelerator(mixed_precision=config.train.precision, log_with=config.train.trackers or None, project_dir=config.run)
     if accelerator.is_main_process:
@@ -173,9 +173,21 @@ def _sample(texts: Texts, config: TextRun) -> Iterator[str]:
     return islice(texts.train(), SAMPLE if config.data.streaming else None)
 
 
-def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+def _check_folder(folder: Path, config: TextRun, resume: bool, overwrite: bool) -> None:
     if (folder / "config.yaml").exists() and not (resume or overwrite):
         raise InputError(f"{folder} already holds a run: go on with --resume, replace it with --overwrite, or choose another --run")
+
+    if resume and (folder / "config.yaml").exists():
+        _check_same_run(folder / "config.yaml", config)
+
+
+def _check_same_run(path: Path, config: TextRun) -> None:
+    """Going on with other data, words or another network would quietly make it another run; the optimization may change."""
+    before, now = yaml.safe_load(path.read_text()), json.loads(json.dumps(asdict(config)))
+    for section in ("data", "tokenizer", "model"):
+        for name, value in now[section].items():
+            if before.get(section, {}).get(name) != value:
+                raise InputError(f"--resume would change {section}.{name} of this run: give its own options with --config {path}")
 
 
 def _prepare_folder(folder: Path, config: TextRun, overwrite: bool) -> None:
