@@ -3,7 +3,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from textdiff.batches import POOL, endless, parts, shuffled
+from textdiff.batches import POOL, endless, first_number, parts, shuffled
 
 SIZES = np.random.default_rng(0).integers(1, 50, 1000)
 SPLITS = [(1, 1), (1, 4), (4, 1), (3, 2), (8, 3)]
@@ -50,7 +50,14 @@ def test_starting_at_a_step_is_dropping_the_steps_before_it(skipped):
 
 def test_no_number_is_drawn_twice_in_a_run():
     drawn = [number for step in islice(endless(SIZES, 120, seed=0, accumulate=4), 40) for part in step for number in part.numbers]
-    assert sorted(drawn) == list(range(40 * 120))
+    first = first_number(seed=0, step=0, batch_size=120)
+    assert sorted(drawn) == list(range(first, first + 40 * 120))
+
+
+def test_another_seed_numbers_its_examples_otherwise():
+    ranges = [first_number(seed, 0, 120) for seed in range(20)]
+    assert len(set(ranges)) == 20
+    assert all(first % 2**40 == 0 for first in ranges)
 
 
 @pytest.mark.parametrize(("world", "accumulate"), SPLITS)

@@ -1,8 +1,11 @@
 """The command line as a user types it: results on standard output, one clear line and exit code 2 for a mistake."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,9 +55,52 @@ def test_resuming_a_finished_run_changes_nothing(run: str) -> None:
 
 def test_resuming_with_other_options_is_refused_and_changes_nothing(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = (Path(run) / "config.yaml").read_bytes()
-    assert "--config" in refusal(capsys, "train", "--run", run, "--resume")
+    assert "model.depth" in refusal(capsys, "train", "--run", run, "--resume", "--model.depth", "2")
     assert (Path(run) / "config.yaml").read_bytes() == before
-    main(["train", "--config", f"{run}/config.yaml", "--run", run, "--resume"])
+
+
+def test_resuming_goes_on_with_the_options_of_the_run_and_those_given_now(run: str, tmp_path: Path) -> None:
+    folder = str(shutil.copytree(run, tmp_path / "run"))
+    main(["train", "--run", folder, "--resume", "--train.steps", "6"])
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "ce" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resuming_drops_a_line_of_the_log_that_was_cut_off(run: str, tmp_path: Path) -> None:
+    log = Path(shutil.copytree(run, tmp_path / "run")) / "metrics.jsonl"
+    whole = log.read_text()
+    log.write_text(whole + '{"step": 4, "ce"')
+    main(["train", "--run", str(log.parent), "--resume"])
+    assert log.read_text() == whole
+
+
+def test_overwriting_with_options_that_cannot_work_leaves_the_run_alone(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    impossible = ["--model.schedule", "sqrt", "--model.logsnr_min", "5"]
+    assert "model.schedule" in refusal(capsys, "train", "--run", str(folder), *TINY, "--overwrite", *impossible)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_first_attempt_that_fails_does_not_block_the_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attempt = ["train", "--run", str(tmp_path / "run"), *TINY, "--train.steps", "1"]
+    refusal(capsys, *attempt, "--model.schedule", "sqrt", "--model.logsnr_min", "5")
+    main(attempt)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_stop_is_obeyed_with_a_checkpoint_to_go_on_from(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "scripts/train_text.py", "--run", str(tmp_path / "run"), *TINY, "--train.steps", "100000", "--train.log_every", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "metrics.jsonl"
+    while not log.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    step = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert f"stopped after step {step}, which is saved: go on with --resume" in errors
+    assert (tmp_path / "run" / "state" / f"step-{step:08d}").is_dir()
 
 
 def test_a_run_is_never_replaced_unasked(run: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +160,16 @@ def test_show_steps_prints_every_draft_on_standard_error(run: str, capsys: pytes
         (["continue", "MODEL", "--text", "the dog " * 30], "24"),
         (["train", "--train.step", "4"], "train.steps"),
         (["train", "--trian.steps", "4"], "train.steps"),
-        (["train", "--train.steps", "many"], "train.steps"),
+        (["train", "--train.steps", "many"], "--train.steps must be a whole number, got many"),
+        (["sample", "MODEL", "--temperature", "hot"], "--temperature must be a number or null, got hot"),
+        (["sample", "MODEL", "--format", "xml"], "--format must be one of 'text', 'jsonl', got xml"),
+        (["rewrite", "MODEL", "--text", "the \udcff dog"], "--text must be valid UTF-8"),
+        (["infill", "MODEL", "--text", "the [BLANK] and [MASK] ."], "[BLANK]"),
+        (["infill", "MODEL", "--text", "the [mask] ."], "[MASK]"),
+        (["train", "--run", "/proc/nowhere/run", *TINY], "/proc/nowhere"),
+        (["train", "--train.seed", "9" * 30], "train.seed"),
+        (["train", "--train.trackers", "[json]"], "train.trackers"),
+        (["train", "--train.trackers", "trackio", "--run", "RUN"], "trackio"),
         (["train", "--train.steps", "0"], "train.steps"),
         (["train", "--model.objective", "mse"], "model.objective"),
         (["train", "--config", "/nowhere.yaml"], "/nowhere.yaml"),

@@ -2,8 +2,12 @@ import csv
 import gzip
 import json
 import logging
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
+from threading import Thread
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -11,9 +15,11 @@ import pytest
 from torch.testing import assert_close
 
 from textdiff import grammar, sources
-from textdiff.config import Data, InputError, Train
+from textdiff.batches import first_number
+from textdiff.config import Data, InputError, Train, Vocabulary
 from textdiff.data import Corpus, batched, collate, examples, in_turn, streamed
 from textdiff.sources import open_texts
+from textdiff.vocab import train_tokenizer
 
 LINES = [f"{sentence} {i}" for i, sentence in enumerate(grammar.corpus(30, seed=5))]  # no two alike
 
@@ -169,7 +175,7 @@ def test_invalid_utf8_is_left_out_counted_and_located(suffix, tmp_path, caplog):
     path = tmp_path / f"bad{suffix}"
     path.write_bytes(head + b"".join(row % line for line in (b"good", b"b\xff\xfed", b"fine", b"caf\xc3", b"well")))
     assert list(texts_of(train=str(path), valid=str(path)).train()) == ["good", "fine", "well"]
-    assert f"{path}: 2 rows are not valid UTF-8 and were left out, the first is row 2" in warnings(caplog)
+    assert f"{path}: 2 rows are not valid UTF-8 (or hold NUL or U+FFFD) and were left out, the first is row 2" in warnings(caplog)
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".json"])
@@ -185,6 +191,42 @@ def test_an_endless_line_is_left_out_counted_and_located(tmp_path, caplog):
     path = str(tmp_path / "long.txt")
     assert [len(line) for line in texts_of(train=path, valid=path).train()] == [4, 4, 100_000]
     assert f"{path}: 1 rows are longer than 100,000 characters and were left out, the first is row 3" in warnings(caplog)
+
+
+def test_a_row_of_several_files_is_located_among_all_their_rows(tmp_path, caplog):
+    txt(tmp_path / "b.txt", ["x" * 100_001])
+    txt(tmp_path / "a.txt", ["good", "fine"])
+    list(texts_of(train=str(tmp_path / "*.txt")).train())
+    assert "and were left out, the first is row 3 of all its files in order of name" in warnings(caplog)[0]
+
+
+def test_long_documents_are_packed_whole(tmp_path, tokenizer):
+    txt(tmp_path / "book.txt", ["the king sleeps . " * 10_000])
+    path = str(tmp_path / "book.txt")
+    blocks = list(examples(texts_of(train=path, valid=path, pack=True).train(), tokenizer, Data(length=40, pack=True)))
+    assert len(blocks) == 1000
+
+
+def test_packed_lines_stay_apart_where_the_tokenizer_sees_their_ends():
+    tokenizer = train_tokenizer(["ab cd"], Vocabulary(kind="bpe", min_count=1))
+    assert tokenizer.decode(next(examples(["ab", "cd"] * 9, tokenizer, Data(length=6, pack=True)))).startswith("ab\ncd")
+
+
+def test_a_name_with_brackets_is_a_file_before_it_is_a_glob(tmp_path):
+    txt(tmp_path / "my [1].txt", LINES)
+    path = str(tmp_path / "my [1].txt")
+    assert list(texts_of(train=path, valid=path).train()) == LINES
+
+
+def test_text_is_read_from_a_url(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    txt(tmp_path / "lines.txt", LINES)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/lines.txt"
+        assert list(texts_of(train=url, valid=url).train()) == LINES
+        server.shutdown()
 
 
 def test_a_row_without_text_is_left_out_counted_and_located(tmp_path, caplog):
@@ -308,7 +350,8 @@ def test_resuming_a_stream_goes_on_where_it_was(tokenizer, first_step):
 @pytest.mark.parametrize("first_step", [0, 1, 31, 32])
 def test_a_streams_examples_are_numbered_in_the_order_of_the_steps(tokenizer, first_step):
     steps = streamed_rows(lambda: LINES, tokenizer, first_step, 2)
-    assert [number for step in steps for _, number in step] == list(range(4 * first_step, 4 * first_step + 8))
+    first = first_number(seed=0, step=first_step, batch_size=4)
+    assert [number for step in steps for _, number in step] == list(range(first, first + 8))
 
 
 def test_a_stream_without_end_holds_every_text_equally_often(tokenizer):

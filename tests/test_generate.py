@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from textdiff.config import InputError, Sampling
+from textdiff.config import InputError, Sampling, Vocabulary
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.generate import Draft, Task, continuing, from_noise, generate, infilling, load, rewriting
-from textdiff.vocab import MASK, PAD, UNK, encode, save_tokenizer
+from textdiff.vocab import MASK, PAD, UNK, encode, save_tokenizer, train_tokenizer
 
 TEXT = "the king sees a small dog ."
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
@@ -295,7 +295,13 @@ def test_a_model_without_its_tokenizer_is_refused_by_name(saved):
 def test_weights_of_another_model_are_refused_by_name(saved, new_model):
     new_model(width=16).save_pretrained(saved / "other")
     (saved / "other" / "model.safetensors").replace(saved / "model" / "model.safetensors")
-    with pytest.raises(InputError, match=str(saved)):
+    with pytest.raises(InputError, match=f"{saved} has weights of another size .* denoiser"):
+        load(str(saved))
+
+
+def test_the_tokenizer_of_another_model_is_refused_by_name(saved):
+    save_tokenizer(train_tokenizer(["a few words"], Vocabulary(min_count=1)), saved / "model")
+    with pytest.raises(InputError, match=f"{saved} is a model of .* tokens, but its tokenizer.json has 6"):
         load(str(saved))
 
 

@@ -247,26 +247,26 @@ def test_the_adaptive_schedule_moves_to_where_the_loss_falls(new_model):
     model = new_model(schedule="adaptive")
     logsnr = torch.linspace(-9, 6, 64)
     loss = 3 * torch.exp(-torch.exp((logsnr + 2) / 1.5))
-    fitted = [model.noise_center, model.noise_scale, model.loss_limit]
+    fitted = [model.noise_center, model.noise_log_scale, model.loss_limit]
     optimizer = torch.optim.Adam(fitted, lr=0.05)
     for _ in range(500):
         optimizer.zero_grad()
         model._schedule_misfit(loss, logsnr).mean().backward()
         optimizer.step()
-    assert_close(torch.stack(fitted), torch.tensor([2.0, 1.5, 3.0]), atol=0.02, rtol=0)
+    assert_close(torch.stack(fitted), torch.tensor([2.0, math.log(1.5), 3.0]), atol=0.02, rtol=0)
 
 
 def test_the_misfit_moves_nothing_but_the_schedule(new_model, batch):
     model = new_model(schedule="adaptive")
     model(**batch)["schedule"].backward()
     moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
-    assert moved == {"noise_center", "noise_scale", "loss_limit"}
+    assert moved == {"noise_center", "noise_log_scale", "loss_limit"}
 
 
 def test_the_loss_moves_no_schedule(new_model, batch):
     model = new_model(schedule="adaptive")
     model(**batch)["ce"].backward()
-    assert all(parameter.grad is None for parameter in (model.noise_center, model.noise_scale, model.loss_limit))
+    assert all(parameter.grad is None for parameter in (model.noise_center, model.noise_log_scale, model.loss_limit))
 
 
 @every_schedule
@@ -276,9 +276,9 @@ def test_every_schedule_falls_from_the_clean_to_the_noisy_bound(new_model, sched
     assert (levels.diff() < 0).all()
 
 
-def test_a_schedule_that_never_meets_the_bounds_is_refused_by_name(new_model, batch):
+def test_a_schedule_that_lies_out_of_the_bounds_is_refused_by_name(new_model, batch):
     with pytest.raises(InputError, match=r"model.schedule sqrt does not fit .* from 4.595"):
-        new_model(schedule="sqrt", logsnr_max=6.0)(**batch)
+        new_model(schedule="sqrt", logsnr_min=5.0, logsnr_max=6.0)(**batch)
 
 
 # --- saving

@@ -34,7 +34,7 @@ def shuffled(sizes: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[
     return batches
 
 
-def parts(batch: np.ndarray, first_index: int, sizes: np.ndarray, rank: int, world: int, accumulate: int) -> list[Part]:
+def parts(batch: np.ndarray, first: int, sizes: np.ndarray, rank: int, world: int, accumulate: int) -> list[Part]:
     """This process's share of a batch, in `accumulate` parts: every (world * accumulate)-th example. A part that would be empty gets one
     example with share 0, so that all processes take part in every backward pass."""
     total, ways = sizes[batch].sum(), world * accumulate
@@ -43,7 +43,7 @@ def parts(batch: np.ndarray, first_index: int, sizes: np.ndarray, rank: int, wor
         chosen = np.arange(way, len(batch), ways)
         share = float(sizes[batch[chosen]].sum() / total)
         chosen = chosen if len(chosen) else np.zeros(1, dtype=int)
-        mine.append(Part(batch[chosen], first_index + chosen, share))
+        mine.append(Part(batch[chosen], first + chosen, share))
     return mine
 
 
@@ -57,4 +57,9 @@ def endless(
         epoch, position = divmod(step, per_epoch)
         if position == 0 or not batches:
             batches = shuffled(sizes, batch_size, seed, epoch)
-        yield parts(batches[position], step * batch_size, sizes, rank, world, accumulate)
+        yield parts(batches[position], first_number(seed, step, batch_size), sizes, rank, world, accumulate)
+
+
+def first_number(seed: int, step: int, batch_size: int) -> int:
+    """The number in the run of a step's first example; another seed's numbers are others."""
+    return int(np.random.default_rng(seed).integers(2**22)) * 2**40 + step * batch_size

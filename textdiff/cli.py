@@ -9,8 +9,9 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -41,7 +42,28 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = " ".join(str(message).split())
-        fail(message + nearest_name(message))
+        fail(plainly(message) + nearest_name(message))
+
+
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple": "a list",
+    "list": "a list",
+    "str": "a text",
+    "NoneType": "null",
+}
+
+
+def plainly(message: str) -> str:
+    """The parser's message about a value of the wrong type, without Python's names for types."""
+    key, value = re.match(r'Parser key "([^"]+)"', message), re.search(r"(?:Got|Given) value: (.*)$", message)
+    expected = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message)
+    if not (key and value and expected):
+        return message
+    kinds = [KINDS.get(kind, kind) or f"one of {choices}" for kind, choices in expected]
+    return f"--{key[1]} must be {' or '.join(dict.fromkeys(kinds))}, got {value[1]}"
 
 
 def nearest_name(message: str) -> str:
@@ -71,14 +93,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger("textdiff").setLevel(logging.INFO)
     parser, commands = build_parser()
     try:
-        options = parser.instantiate(parser.parse_args(arguments))
+        options = parser.parse_args(arguments)
+        if options.subcommand == "train" and options.train.resume:
+            options = parser.parse_args(with_saved_options(arguments, Path(options.train.run)))
+        options = parser.instantiate(options)
         commands[options.subcommand](options[options.subcommand])
+        sys.stdout.flush()
     except InputError as error:
         fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try once more to write what is left
+        if not isinstance(error, BrokenPipeError):  # whoever read our output has enough
+            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def with_saved_options(arguments: list[str], folder: Path) -> list[str]:
+    """What `train --resume` goes on with: the options of the run, then those given now."""
+    saved = folder / "config.yaml"
+    return [arguments[0], "--config", str(saved), *arguments[1:]] if saved.exists() else arguments
 
 
 def build_parser() -> tuple[Parser, dict[str, Callable[[Namespace], None]]]:
@@ -159,7 +193,7 @@ def run_sample(options: Namespace) -> None:
     from textdiff.generate import from_noise
 
     task = from_noise(model, options.n, options.seed, options.length)
-    _print(options, [tokenizer.decode(ids) for ids in _generated(options, model, tokenizer, task)])
+    _print(options, map(tokenizer.decode, _generated(options, model, tokenizer, task)))
 
 
 def run_rewrite(options: Namespace) -> None:
@@ -171,17 +205,19 @@ def run_rewrite(options: Namespace) -> None:
     task = rewriting(model, encode(tokenizer, options.text), options.n, options.strength)
     if options.strength == 0:
         return _print(options, [options.text] * options.n)
-    _print(options, [tokenizer.decode(ids) for ids in _generated(options, model, tokenizer, task)])
+    _print(options, map(tokenizer.decode, _generated(options, model, tokenizer, task)))
 
 
 def run_infill(options: Namespace) -> None:
+    for mark in re.findall(r"\[\w+\]", options.text):
+        check(mark == "[MASK]", "a word to be filled in --text", "written [MASK]", mark)
     model, tokenizer = _load(options)
     from textdiff.generate import infilling
     from textdiff.vocab import MASK, encode, filled
 
     given = encode(tokenizer, options.text)
     task = infilling(model, given, options.n, tokenizer.token_to_id(MASK))
-    _print(options, [filled(tokenizer, options.text, given, ids) for ids in _generated(options, model, tokenizer, task)])
+    _print(options, (filled(tokenizer, options.text, given, ids) for ids in _generated(options, model, tokenizer, task)))
 
 
 def run_continue(options: Namespace) -> None:
@@ -193,7 +229,7 @@ def run_continue(options: Namespace) -> None:
     given = encode(tokenizer, beginning)
     task = continuing(model, given, options.n, options.seed, options.length)
     generated = _generated(options, model, tokenizer, task)
-    _print(options, [beginning + following(tokenizer, given, ids[len(given) :]) for ids in generated])
+    _print(options, (beginning + following(tokenizer, given, ids[len(given) :]) for ids in generated))
 
 
 def _load(options: Namespace) -> "tuple[DiffusionLM, Tokenizer]":
@@ -201,20 +237,20 @@ def _load(options: Namespace) -> "tuple[DiffusionLM, Tokenizer]":
     check(options.n >= 1, "--n", "at least 1", options.n)
     if "text" in options:
         check(bool(options.text.strip()), "--text", "a text", options.text)
+        check(options.text == options.text.encode("utf-8", "ignore").decode(), "--text", "valid UTF-8", ascii(options.text))
     hush_libraries()
     from textdiff.generate import load
 
     return load(options.model)
 
 
-def _generated(options: Namespace, model: "DiffusionLM", tokenizer: "Tokenizer", task: "Task") -> list[list[int]]:
-    """The task's sequences, with a progress bar, or all drafts, on standard error."""
+def _generated(options: Namespace, model: "DiffusionLM", tokenizer: "Tokenizer", task: "Task") -> Iterator[list[int]]:
+    """The task's sequences as they are done, with a progress bar, or all drafts, on standard error."""
     from tqdm import tqdm
 
     from textdiff.generate import generate
 
     sampling = Sampling(**{field.name: options[field.name] for field in fields(Sampling)})
-    results: list[list[int]] = []
     with tqdm(total=0, unit="step", disable=options.show_steps or None, leave=False) as bar:
         for draft in generate(model, tokenizer, task, sampling):
             bar.total = draft.steps * -(-options.n // options.batch_size)
@@ -223,13 +259,14 @@ def _generated(options: Namespace, model: "DiffusionLM", tokenizer: "Tokenizer",
                 for index, ids in enumerate(draft.sentences(), draft.first):
                     print(f"step {draft.step:3d}  sentence {index}: {tokenizer.decode(ids)}", file=sys.stderr)
             if draft.step == draft.steps:
-                results += draft.sentences()
-    return results
+                with bar.external_write_mode():
+                    yield from draft.sentences()
 
 
-def _print(options: Namespace, texts: list[str]) -> None:
+def _print(options: Namespace, texts: Iterable[str]) -> None:
     for index, text in enumerate(texts):
-        print(json.dumps({"index": index, "seed": options.seed, "text": text}, ensure_ascii=False) if options.format == "jsonl" else text)
+        line = json.dumps({"index": index, "seed": options.seed, "text": text}, ensure_ascii=False)
+        print(line if options.format == "jsonl" else "\\n".join(text.splitlines()), flush=True)
 
 
 def hush_libraries() -> None:

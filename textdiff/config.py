@@ -6,6 +6,8 @@ Imports nothing heavy, so that the command line answers at once. `Model` becomes
 from dataclasses import dataclass, field
 from typing import Literal
 
+TRACKERS = ("tensorboard", "wandb", "trackio", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab")  # what accelerate knows
+
 
 class InputError(ValueError):
     """The user gave something that cannot be used; the message names it and the way out. The command line prints it as one line."""
@@ -87,6 +89,7 @@ class Model:
         reveal: Share of training examples with some words given, which teaches infilling and continuing.
         uniform_share: With the adaptive schedule, share of training examples whose log SNR is uniform over the range instead.
         output_prior: Add the noisy word's own evidence to the logits, from the first to the second of these shares of the training.
+        sampling_temperature: Of the word probabilities when sampling, unless the command line says otherwise.
     """
 
     objective: Literal["ce", "x0", "eps"] = "ce"
@@ -102,6 +105,7 @@ class Model:
     reveal: float = 0.25
     uniform_share: float = 0.1
     output_prior: tuple[float, float] = (0.25, 0.6)
+    sampling_temperature: float = 0.7
 
     def __post_init__(self) -> None:
         check(self.logsnr_min < self.logsnr_max, "model.logsnr_min", f"below logsnr_max = {self.logsnr_max}", self.logsnr_min)
@@ -113,6 +117,7 @@ class Model:
             check(0 <= getattr(self, name) <= 1, f"model.{name}", "in [0, 1]", getattr(self, name))
         start, end = self.output_prior
         check(0 <= start < end, "model.output_prior", "two rising shares of the training", self.output_prior)
+        check(self.sampling_temperature > 0, "model.sampling_temperature", "positive", self.sampling_temperature)
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ class Train:
         log_every: Steps between lines of metrics.jsonl.
         valid_every: Steps between validations with samples.
         save_every: Steps between checkpoints.
-        trackers: Also log to these, by accelerate: tensorboard, wandb, trackio, ... (each must be installed).
+        trackers: Also log to this one, or a list of them: tensorboard, wandb, trackio, ... (installed, through accelerate).
     """
 
     steps: int = 3000
@@ -151,7 +156,7 @@ class Train:
     log_every: int = 20
     valid_every: int = 500
     save_every: int = 500
-    trackers: list[str] = field(default_factory=list)
+    trackers: list[str] | str = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "log_every", "valid_every", "save_every"):
@@ -161,7 +166,13 @@ class Train:
         check(self.warmup >= 0, "train.warmup", "0 or more", self.warmup)
         check(self.weight_decay >= 0, "train.weight_decay", "0 or more", self.weight_decay)
         check(0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
-        check(self.seed >= 0, "train.seed", "0 or more", self.seed)
+        check(0 <= self.seed < 2**63, "train.seed", "between 0 and 2^63 - 1", self.seed)
+        for tracker in self.tracker_names:
+            check(tracker in TRACKERS, "train.trackers", f"of {', '.join(TRACKERS)}", tracker)
+
+    @property
+    def tracker_names(self) -> list[str]:
+        return [self.trackers] if isinstance(self.trackers, str) else self.trackers
 
 
 @dataclass(frozen=True)
@@ -171,7 +182,8 @@ class Sampling:
     Args:
         steps: Steps of the sampler; heun calls the network twice a step, the others once.
         sampler: ddpm (ancestral), ddim (deterministic), dpm_solver (DPM-Solver++ 2M), heun (probability-flow ODE).
-        temperature: Of the word probabilities, for models trained with objective ce: below 1 safer, above 1 more varied. Nothing: 0.7.
+        temperature: Of the word probabilities, for models trained with objective ce: below 1 safer, above 1 more varied. Nothing: the model's
+            own (model.sampling_temperature).
         seed: Sentence i is a function of the seed and i.
         batch_size: Sentences at a time; changes the speed, not the sentences.
         clamp: Move every estimate to the nearest word (Diffusion-LM's clamping trick).
@@ -187,7 +199,7 @@ class Sampling:
     def __post_init__(self) -> None:
         check(self.steps >= 1, "--steps", "at least 1", self.steps)
         check(self.temperature is None or self.temperature > 0, "--temperature", "positive", self.temperature)
-        check(self.seed >= 0, "--seed", "0 or more", self.seed)
+        check(0 <= self.seed < 2**63, "--seed", "between 0 and 2^63 - 1", self.seed)
         check(self.batch_size >= 1, "--batch_size", "at least 1", self.batch_size)
 
 

@@ -54,12 +54,12 @@ class Corpus:
 
 def examples(texts: Iterable[str], tokenizer: Tokenizer, data: Data) -> Iterator[list[int]]:
     """Token ids, one example a text, or blocks of `data.length` of all text end to end. Texts that are too long are left out and counted."""
-    encoded = (e.ids for chunk in _chunks(texts, 1000) for e in tokenizer.encode_batch(chunk, add_special_tokens=False))
     if data.pack:
-        yield from _blocks(encoded, data.length)
+        lines = (text + "\n" for text in texts)  # of which only bpe sees the end
+        yield from _blocks(_encoded(lines, tokenizer), data.length)
         return
     kept = too_long = 0
-    for ids in encoded:
+    for ids in _encoded(texts, tokenizer):
         if len(ids) > data.length:
             too_long += 1
         elif ids:
@@ -73,6 +73,12 @@ def examples(texts: Iterable[str], tokenizer: Tokenizer, data: Data) -> Iterator
         raise InputError(f"no example fits into data.length = {data.length} tokens: raise it, or cut long text with --data.pack true")
 
 
+def _encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    iterator = iter(texts)
+    while chunk := list(islice(iterator, 1000)):
+        yield from (encoding.ids for encoding in tokenizer.encode_batch(chunk, add_special_tokens=False))
+
+
 def _blocks(encoded: Iterable[list[int]], length: int) -> Iterator[list[int]]:
     rest: list[int] = []
     none = True
@@ -84,12 +90,6 @@ def _blocks(encoded: Iterable[list[int]], length: int) -> Iterator[list[int]]:
         rest = rest[len(rest) - len(rest) % length :]
     if none:
         raise InputError(f"the text does not fill one block of data.length = {length} tokens")
-
-
-def _chunks(items: Iterable[str], n: int) -> Iterator[list[str]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, n)):
-        yield chunk
 
 
 def collate(rows: list[np.ndarray], numbers: np.ndarray) -> dict[str, torch.Tensor]:
@@ -119,7 +119,9 @@ def streamed(
         start = number * batches.POOL
         for position, batch in enumerate(batches.shuffled(corpus.sizes, train.batch_size, train.seed, number), start):
             if position >= first_step:
-                divided = batches.parts(batch, position * train.batch_size, corpus.sizes, rank, world, train.accumulate)
+                divided = batches.parts(
+                    batch, batches.first_number(train.seed, position, train.batch_size), corpus.sizes, rank, world, train.accumulate
+                )
                 yield [_micro(corpus, part) for part in divided]
 
 

@@ -21,9 +21,8 @@ from textdiff.diffusion.gaussian import Denoiser, Prediction, diffuse, from_x0
 from textdiff.diffusion.samplers import SAMPLERS, Noise
 from textdiff.diffusion.wrappers import clamped, infilled, self_conditioned
 from textdiff.lm import DiffusionLM, project
+from textdiff.sources import looks_local
 from textdiff.vocab import MASK, PAD, UNK, existing_tokenizer
-
-TEMPERATURE = 0.7  # unless the user says otherwise
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,23 @@ def load(name: str) -> tuple[DiffusionLM, Tokenizer]:
     if folder.is_dir() and not (folder / "config.json").exists():
         raise InputError(f"{name} holds no model: no config.json in it or in {name}/model")
     source = str(folder) if folder.is_dir() else name
-    if not folder.is_dir() and (folder.exists() or name.startswith((".", "/")) or name.count("/") != 1):
+    if not folder.is_dir() and (folder.exists() or looks_local(name) or "/" not in name):
         raise InputError(f"{name} is not a folder: give a run folder, its model/ folder, or a hub name such as user/model")
     try:
-        loaded: Any = DiffusionLM.from_pretrained(source, output_loading_info=True)  # transformers types the model alone
+        loaded: Any = DiffusionLM.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True)  # told below, by name
     except Exception as error:  # transformers, safetensors and the hub raise many kinds
         raise InputError(f"{name} cannot be loaded as a text model: {' '.join(str(error).split())[:200]}") from error
     model, report = loaded
-    if report["missing_keys"]:
-        raise InputError(f"{name} lacks weights that its config.json asks for: {', '.join(sorted(report['missing_keys']))[:200]}")
+    for what, keys in (("lacks weights that", report["missing_keys"]), ("has weights of another size than", report["mismatched_keys"])):
+        if keys:
+            listed = ", ".join(sorted(key if isinstance(key, str) else key[0] for key in keys))
+            raise InputError(f"{name} {what} its config.json asks for: {listed[:200]}")
+    tokenizer = existing_tokenizer(source)
+    if tokenizer.get_vocab_size() != model.config.vocab_size:
+        raise InputError(f"{name} is a model of {model.config.vocab_size} tokens, but its tokenizer.json has {tokenizer.get_vocab_size()}")
     if torch.cuda.is_available():
         model.cuda()
-    return model.eval(), existing_tokenizer(source)
+    return model.eval(), tokenizer
 
 
 def from_noise(model: DiffusionLM, n: int, seed: int, length: int | None = None, at_least: int = 1) -> Task:
@@ -144,11 +148,12 @@ def generate(model: DiffusionLM, tokenizer: Tokenizer, task: Task, options: Samp
 
 def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, banned: Tensor, options: Sampling) -> Denoiser:
     """The model as the core sees it: self-conditioned, told the known words, its estimates kept where embeddings are."""
+    temperature = options.temperature or model.config.sampling_temperature
     told = known if model.config.reveal else torch.zeros_like(known)  # a model never taught to look at known words is not told
 
     def network(x_t: Tensor, logsnr: Tensor, earlier: Tensor) -> Prediction:
         seen = torch.where(told.unsqueeze(-1), clean, x_t)
-        prediction, _ = model.predict(seen, logsnr, project(earlier), told, mask, temperature=options.temperature or TEMPERATURE, banned=banned)
+        prediction, _ = model.predict(seen, logsnr, project(earlier), told, mask, temperature=temperature, banned=banned)
         return from_x0(x_t, logsnr, prediction.x0)
 
     def nearest(x0: Tensor) -> Tensor:

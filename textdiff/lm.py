@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from textdiff.config import InputError
-from textdiff.counter import normal, uniform
+from textdiff.counter import hashed, normal, uniform
 from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse
+from textdiff.diffusion.loss import LOSSES
 from textdiff.diffusion.schedule import SCHEDULES, Schedule, bounded, gumbel
 from textdiff.transformer import TextDenoiser
 
@@ -46,13 +47,14 @@ class DiffusionLMConfig(PreTrainedConfig):
         reveal: float = 0.25,
         uniform_share: float = 0.1,
         output_prior: Sequence[float] = (0.25, 0.6),
+        sampling_temperature: float = 0.7,
         **kwargs: Any,
     ) -> None:
         self.vocab_size, self.length = vocab_size, length
         self.objective, self.schedule, self.logsnr_min, self.logsnr_max = objective, schedule, logsnr_min, logsnr_max
         self.embed_dim, self.width, self.depth, self.heads, self.dropout = embed_dim, width, depth, heads, dropout
         self.self_condition, self.reveal, self.uniform_share = self_condition, reveal, uniform_share
-        self.output_prior = list(output_prior)
+        self.output_prior, self.sampling_temperature = list(output_prior), sampling_temperature
         super().__init__(**kwargs)
 
 
@@ -76,7 +78,7 @@ class DiffusionLM(PreTrainedModel):
             self.rounding_bias = nn.Parameter(torch.zeros(config.vocab_size))
         if config.schedule == "adaptive":
             self.noise_center = nn.Parameter(torch.full((), 4.7 + math.log(config.embed_dim / 768)))
-            self.noise_scale = nn.Parameter(torch.full((), 0.85))
+            self.noise_log_scale = nn.Parameter(torch.full((), math.log(0.85)))
             self.loss_limit = nn.Parameter(torch.full((), math.log(config.vocab_size)))
         self.register_buffer("unigram", torch.full((config.vocab_size,), 1 / config.vocab_size))
         self.register_buffer("lengths", torch.full((config.length + 1,), 1 / (config.length + 1)))
@@ -112,11 +114,11 @@ class DiffusionLM(PreTrainedModel):
         return logits if self.config.objective == "ce" else logits + self.rounding_bias
 
     def schedule(self) -> Schedule:
-        """t -> log SNR, for training and for sampling; the adaptive one as fitted so far. Raises InputError if it never meets the bounds."""
+        """t -> log SNR, for training and for sampling; the adaptive one as fitted so far. Raises InputError if it lies out of the bounds."""
         low, high = self.config.logsnr_min, self.config.logsnr_max
         if self.config.schedule != "adaptive":
             return _fixed_schedule(self.config.schedule, low, high)
-        center, scale = self.noise_center.detach(), self.noise_scale.detach()
+        center, scale = self.noise_center.detach(), self.noise_log_scale.detach().exp()
         return lambda t: gumbel(t, center.to(t.device), scale.to(t.device), low, high)
 
     def predict(
@@ -146,10 +148,13 @@ class DiffusionLM(PreTrainedModel):
     def forward(
         self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], index: Int[Tensor, " b"], progress: float = 1.0
     ) -> dict[str, Float[Tensor, ""]]:
-        """Named loss terms, each a mean over the real tokens, to be added up.
+        """Named loss terms, each a mean over the tokens to be predicted, to be added up.
 
         ce (nats): cross-entropy of the words, given their noisy vectors. eps, x0: squared error a component. round (nats): cross-entropy of
         the word given its nearly clean vector. schedule: misfit of the adaptive schedule to the loss, which moves nothing but the schedule.
+
+        In evaluation mode log SNR is uniform over the whole range and no word is given, so that losses can be compared over time and between
+        schedules.
 
         Args:
             mask: true on real tokens.
@@ -159,28 +164,34 @@ class DiffusionLM(PreTrainedModel):
         if self.training:
             self.prior_weight.fill_(self._prior_weight_at(progress))
         logsnr, known = self._noise_levels(index), self._revealed(index, mask)
-        x0 = self.vectors[ids]
-        eps = normal(index, x0.shape, stream=1)
-        x_t = torch.where(known.unsqueeze(-1), x0, diffuse(x0, logsnr, eps))
-        earlier = self._first_estimate(index, x_t, logsnr, known, mask)
-        prediction, logits = self.predict(x_t, logsnr, earlier, known, mask)
-        target = mask & ~known
+        x0, target = self.vectors[ids], mask & ~known
+        eps, logits = normal(index, x0.shape, stream=1), torch.empty(0)
+
+        def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
+            nonlocal logits
+            x_t = torch.where(known.unsqueeze(-1), x0, x_t)
+            prediction, logits = self.predict(x_t, logsnr, self._first_estimate(index, x_t, logsnr, known, mask), known, mask)
+            return prediction
 
         def mean(per_token: Float[Tensor, "b #l"]) -> Float[Tensor, ""]:
-            return (per_token * target).sum() / mask.sum()
+            return (per_token * target).sum() / (mask.sum() * self._target_share)
 
-        ce = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
         if self.config.objective == "ce":
-            terms = {"ce": mean(ce)}
+            denoise(diffuse(x0, logsnr, eps), logsnr)
+            terms = {"ce": mean(_cross_entropy(logits, ids))}
         else:
-            wanted, got = (eps, prediction.eps) if self.config.objective == "eps" else (x0, prediction.x0)
+            error = LOSSES[self.config.objective](denoise, x0, logsnr, eps)
             nearly_clean = diffuse(x0, torch.full_like(logsnr, self.config.logsnr_max), normal(index, x0.shape, stream=2))
-            rounded = F.cross_entropy(self.rounding(nearly_clean).transpose(1, 2), ids, reduction="none")
-            terms = {self.config.objective: mean((wanted - got).square().mean(-1)), "round": mean(rounded)}
-        if self.config.schedule == "adaptive":
-            per_example = (ce.detach() * target).sum(1) / target.sum(1).clamp(min=1)
-            terms["schedule"] = mean(self._schedule_misfit(per_example, logsnr).unsqueeze(1) * ~known.any(1, keepdim=True))
+            terms = {self.config.objective: mean(error.mean(-1)), "round": mean(_cross_entropy(self.rounding(nearly_clean), ids))}
+        if self.training and self.config.schedule == "adaptive":
+            ce = (_cross_entropy(logits.detach(), ids) * target).sum(1) / target.sum(1).clamp(min=1)
+            terms["schedule"] = mean(self._schedule_misfit(ce, logsnr).unsqueeze(1) * ~known.any(1, keepdim=True))
         return terms
+
+    @property
+    def _target_share(self) -> float:
+        """The share of the words that is not given, on average: a fixed number, so that parts of a batch add up to the whole."""
+        return 1 - self.config.reveal / 2 if self.training else 1.0
 
     def _prior_weight_at(self, progress: float) -> float:
         start, end = self.config.output_prior
@@ -189,18 +200,23 @@ class DiffusionLM(PreTrainedModel):
     def _noise_levels(self, index: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Low-discrepancy in the run's example number; a few are uniform over all log SNRs, so that the rest of the range is not forgotten."""
         t = (index % 2**40).double() * GOLDEN % 1
+        low, high = self.config.logsnr_min, self.config.logsnr_max
+        if not self.training:
+            return (high - (high - low) * t).float()
         scheduled = self.schedule()(t).float()
         if self.config.schedule != "adaptive":
             return scheduled
-        spread = self.config.logsnr_min + (self.config.logsnr_max - self.config.logsnr_min) * uniform(index, stream=3)
+        spread = low + (high - low) * uniform(index, stream=3)
         return torch.where(uniform(index, stream=4) < self.config.uniform_share, spread, scheduled)
 
     def _revealed(self, index: Int[Tensor, " b"], mask: Bool[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
-        """Which words are given: in a share of the examples a prefix or scattered words, of any share of the sentence."""
+        """Which words are given in training: in a share of the examples a prefix or scattered words, of any share of the sentence."""
+        if not self.training:
+            return torch.zeros_like(mask)
         place = torch.arange(mask.shape[1], device=index.device)
         share = uniform(index, stream=5).unsqueeze(1)
         prefix = place < share * mask.sum(1, keepdim=True)
-        scattered = uniform(index.unsqueeze(1) * 4096 + place, stream=6) < share
+        scattered = uniform(hashed(index, stream=6).unsqueeze(1) + place, stream=6) < share
         chosen = torch.where(uniform(index, stream=7).unsqueeze(1) < 0.5, prefix, scattered)
         return chosen & mask & (uniform(index, stream=8) < self.config.reveal).unsqueeze(1)
 
@@ -216,7 +232,7 @@ class DiffusionLM(PreTrainedModel):
 
     def _schedule_misfit(self, ce: Float[Tensor, " b"], logsnr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """How far `loss_limit exp(-exp(-(g - center) / scale))` is from the loss at noise level g = -log SNR; kept small next to the loss."""
-        fit = self.loss_limit * torch.exp(-torch.exp((logsnr + self.noise_center) / self.noise_scale))
+        fit = self.loss_limit * torch.exp(-torch.exp((logsnr + self.noise_center) / self.noise_log_scale.exp()))
         return 0.01 * (ce - fit).square()
 
     @staticmethod
@@ -230,6 +246,10 @@ def _fixed_schedule(name: str, logsnr_min: float, logsnr_max: float) -> Schedule
         return bounded(SCHEDULES[name], logsnr_min, logsnr_max)
     except ValueError as error:
         raise InputError(f"model.schedule {name} does not fit model.logsnr_min and model.logsnr_max: {error}") from error
+
+
+def _cross_entropy(logits: Float[Tensor, "b l v"], ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l"]:
+    return F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
 
 
 def project(x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:

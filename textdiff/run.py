@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
@@ -36,22 +38,21 @@ LEVELS = (-6.0, -4.0, -3.0, -2.0, -1.0, 0.0)  # log SNRs at which the context ga
 
 def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains, with progress on standard error, and returns the run folder. What is wrong with the input is raised before any long work."""
-    _check_trackers(config.train.trackers)
+    trackers = config.train.tracker_names
+    _check_trackers(trackers)
     folder = Path(config.run)
     _check_folder(folder, config, resume, overwrite)
     texts = open_texts(config.data)
-    accelerator = Accelerator(mixed_precision=config.train.precision, log_with=config.train.trackers or None, project_dir=config.run)
-    if accelerator.is_main_process:
-        _prepare_folder(folder, config, overwrite)
-        if not (folder / "model" / "tokenizer.json").exists():
-            (folder / "model").mkdir(exist_ok=True)
-            save_tokenizer(train_tokenizer(_sample(texts, config), config.tokenizer), folder / "model")
-    accelerator.wait_for_everyone()
-    tokenizer = existing_tokenizer(str(folder / "model"))
+    accelerator = Accelerator(mixed_precision=config.train.precision, log_with=trackers or None, project_dir=config.run)
+    tokenizer = _tokenizer(texts, config, folder / "model" if resume else None, accelerator)
     corpus, valid = (Corpus.of(examples(part, tokenizer, config.data)) for part in (_sample(texts, config), texts.valid))
-    trainer = Trainer(_model(config, tokenizer, corpus), config.train, folder / "state", accelerator)
-    if resume and trainer.resume():
-        log.info("going on from step %d", trainer.step)
+    model = _model(config, tokenizer, corpus)
+    if accelerator.is_main_process:  # nothing was written or replaced until here, where all that can be wrong has been seen
+        _prepare_folder(folder, config, tokenizer, overwrite)
+    accelerator.wait_for_everyone()
+    trainer = Trainer(model, config.train, folder / "state", accelerator)
+    if resume:
+        log.info("going on from step %d" if trainer.resume() else "nothing to go on from, starting at step %d", trainer.step)
     rank, world = accelerator.process_index, accelerator.num_processes
     if config.data.streaming:
         batches = streamed(texts.train, tokenizer, config.data, config.train, trainer.step, rank, world)
@@ -64,21 +65,51 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
 def _watch(
     trainer: Trainer[DiffusionLM], batches: Iterator[list[MicroBatch]], valid: Corpus, tokenizer: Tokenizer, config: TextRun, folder: Path
 ) -> None:
-    """Consumes the steps: progress bar, metrics.jsonl, validation with samples, checkpoints."""
-    journal = Journal(trainer, folder, config)
-    for done in trainer.train(journal.counted(batches)):
-        journal.step(done)
-        last = done.step == config.train.steps
-        if done.step % config.train.valid_every == 0 or last:
-            rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
-            losses = trainer.validate(in_turn(valid, config.train.batch_size, rank, world))
-            if trainer.accelerator.is_main_process:
-                journal.validation(losses, _context_gain(trainer.ema, valid), _samples(trainer.ema, tokenizer))
-        if done.step % config.train.save_every == 0 or last:
-            trainer.save()
-            if trainer.accelerator.is_main_process:
-                save_model(trainer.ema, folder / "model")
+    """Consumes the steps: progress bar, metrics.jsonl, validation with samples, checkpoints. A signal to stop is obeyed after the step."""
+    journal, signals = Journal(trainer, folder, config), Signals(trainer.accelerator)
+    with signals:
+        for done in trainer.train(journal.counted(batches)):
+            journal.step(done)
+            last = done.step == config.train.steps
+            if done.step % config.train.valid_every == 0 or last:
+                rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
+                losses = trainer.validate(in_turn(valid, config.train.batch_size, rank, world))
+                if trainer.accelerator.is_main_process:
+                    journal.validation(losses, _context_gain(trainer.ema, valid), _samples(trainer.ema, tokenizer))
+            stopped = signals.received()
+            if done.step % config.train.save_every == 0 or last or stopped:
+                trainer.save()
+                if trainer.accelerator.is_main_process:
+                    save_model(trainer.ema, folder / "model")
+            if stopped and not last:
+                journal.close()
+                log.warning("stopped after step %d, which is saved: go on with --resume", done.step)
+                raise KeyboardInterrupt
     journal.close()
+
+
+class Signals:
+    """While active, the first SIGINT or SIGTERM is only remembered; a second one is obeyed at once."""
+
+    NAMES = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+
+    def __enter__(self) -> None:
+        self.before = {name: signal.signal(name, self._remember) for name in self.NAMES}
+
+    def __exit__(self, *error: object) -> None:
+        for name, handler in self.before.items():
+            signal.signal(name, handler)
+
+    def _remember(self, number: int, frame: object) -> None:
+        self.accelerator.set_trigger()
+        signal.signal(number, self.before[signal.Signals(number)])
+
+    def received(self) -> bool:
+        """Whether any process was told to stop."""
+        return self.accelerator.check_trigger()
 
 
 class Journal:
@@ -92,7 +123,7 @@ class Journal:
             _forget_after(self.path, trainer.step)
         rest = 0.1 if sys.stderr.isatty() else 10  # seconds between updates; a log file needs few
         self.bar = tqdm(total=config.train.steps, initial=trainer.step, disable=not self.main, unit="step", dynamic_ncols=True, mininterval=rest)
-        if config.train.trackers:
+        if config.train.tracker_names:
             trainer.accelerator.init_trackers("textdiff", config={"run": config.run})
 
     def counted(self, batches: Iterator[list[MicroBatch]]) -> Iterator[list[MicroBatch]]:
@@ -126,19 +157,19 @@ class Journal:
 
     def close(self) -> None:
         self.bar.close()
-        if self.config.train.trackers:
+        if self.config.train.tracker_names:
             self.trainer.accelerator.end_training()
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.main:
             with open(self.path, "a") as file:
                 file.write(json.dumps(line) + "\n")
-        if self.config.train.trackers:
+        if self.config.train.tracker_names:
             self.trainer.accelerator.log({k: v for k, v in line.items() if isinstance(v, float)}, step=line["step"])
 
 
 def save_model(model: DiffusionLM, folder: Path) -> None:
-    """Replaces the weights and configuration in `folder` as a whole; the tokenizer is there already."""
+    """Replaces weights and configuration in `folder`, each file as a whole; the tokenizer is there already."""
     aside = folder.with_name("model.partial")
     shutil.rmtree(aside, ignore_errors=True)
     model.save_pretrained(aside)
@@ -173,10 +204,20 @@ def _sample(texts: Texts, config: TextRun) -> Iterator[str]:
     return islice(texts.train(), SAMPLE if config.data.streaming else None)
 
 
-def _check_folder(folder: Path, config: TextRun, resume: bool, overwrite: bool) -> None:
-    if (folder / "config.yaml").exists() and not (resume or overwrite):
-        raise InputError(f"{folder} already holds a run: go on with --resume, replace it with --overwrite, or choose another --run")
+def _tokenizer(texts: Texts, config: TextRun, existing: Path | None, accelerator: Accelerator) -> Tokenizer:
+    """The run's own if it has one, else as configured; the main process makes it for all."""
+    made: list[str | None] = [None]
+    if accelerator.is_main_process:
+        if existing and (existing / "tokenizer.json").exists():
+            made = [existing_tokenizer(str(existing)).to_str()]
+        else:
+            made = [train_tokenizer(_sample(texts, config), config.tokenizer).to_str()]
+    return Tokenizer.from_str(broadcast_object_list(made)[0])
 
+
+def _check_folder(folder: Path, config: TextRun, resume: bool, overwrite: bool) -> None:
+    if any((folder / name).exists() for name in ("state", "metrics.jsonl")) and not (resume or overwrite):
+        raise InputError(f"{folder} already holds a run: go on with --resume, replace it with --overwrite, or choose another --run")
     if resume and (folder / "config.yaml").exists():
         _check_same_run(folder / "config.yaml", config)
 
@@ -187,22 +228,30 @@ def _check_same_run(path: Path, config: TextRun) -> None:
     for section in ("data", "tokenizer", "model"):
         for name, value in now[section].items():
             if before.get(section, {}).get(name) != value:
-                raise InputError(f"--resume would change {section}.{name} of this run: give its own options with --config {path}")
+                raise InputError(f"--resume cannot change {section}.{name}: leave it out, for the run goes on with its own {path}")
 
 
-def _prepare_folder(folder: Path, config: TextRun, overwrite: bool) -> None:
+def _prepare_folder(folder: Path, config: TextRun, tokenizer: Tokenizer, overwrite: bool) -> None:
     if overwrite:
         for name in ("state", "model"):
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    save_tokenizer(tokenizer, folder / "model")
     (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False))
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Drops lines of steps that are about to be repeated."""
+    """Drops lines of steps that are about to be repeated, and a line that was cut off."""
+
+    def kept(line: str) -> bool:
+        try:
+            return json.loads(line)["step"] <= step
+        except ValueError:
+            return False
+
     if path.exists():
-        path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if json.loads(line)["step"] <= step))
+        path.write_text("".join(line + "\n" for line in path.read_text(errors="replace").splitlines() if kept(line)))
 
 
 def _check_trackers(names: list[str]) -> None:

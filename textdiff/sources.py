@@ -5,7 +5,7 @@ What cannot be used is counted and located, never passed on silently. Knows no t
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from glob import iglob
+from glob import escape, glob
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +64,9 @@ def _read(source: str, data: Data, split: str = "train", streaming: bool = False
     rows, columns = _open(source, split, streaming)
     if columns and data.field not in columns:
         raise InputError(f"{source} has no field {data.field!r}, it has {', '.join(columns)}: choose one with --data.field")
-    return _checked((row.get(data.field) for row in rows) if streaming else rows[data.field], source)
+    several = " of all its files in order of name" if len(_files(source)) > 1 else ""
+    limit = None if data.pack else LONGEST_LINE
+    return _checked((row.get(data.field) for row in rows) if streaming else rows[data.field], source, limit, several)
 
 
 def _format(source: str) -> str | None:
@@ -74,21 +76,21 @@ def _format(source: str) -> str | None:
         name = name[: name.rindex(".")]
     if kind := FORMATS.get(Path(name).suffix.lower()):
         return kind
-    return "text" if "://" in source or _matches(source) else None
+    return "text" if "://" in source or _files(source) else None
 
 
-def _matches(source: str) -> bool:
-    """Whether a path or a glob finds a file."""
-    return any(Path(path).is_file() for path in iglob(source, recursive=True))
+def _files(source: str) -> list[str]:
+    """The files that a path or a glob finds."""
+    return [source] if Path(source).is_file() else [path for path in glob(source, recursive=True) if Path(path).is_file()]
 
 
-def _looks_local(source: str) -> bool:
-    """Whether a name can only be meant as a path, for the hub's have one slash at most."""
-    return source.startswith((".", "/", "~")) or source.count("/") > 1
+def looks_local(name: str) -> bool:
+    """Whether a name is meant as a path: the hub's have one slash at most, and what is before it is no folder here."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and Path(name).parent.is_dir())
 
 
 def _has_validation(source: str) -> bool:
-    if _format(source) or _looks_local(source):
+    if _format(source) or looks_local(source):
         return False
     try:
         return "validation" in datasets.get_dataset_split_names(source)
@@ -100,12 +102,14 @@ def _open(source: str, split: str, streaming: bool) -> tuple[Any, list[str]]:
     """The rows and the names of their columns, which a stream tells with its first row: none if it is empty."""
     datasets.disable_progress_bars()
     kind = _format(source)
-    if "://" not in source and (kind or _looks_local(source)) and not _matches(source):
+    if "://" not in source and (kind or looks_local(source)) and not _files(source):
         raise InputError(f"{source} is not a file and, as a glob, matches none")
     lenient = {} if kind == "parquet" else {"encoding": "utf-8-sig", "encoding_errors": "replace"}  # json is strict with plain "utf-8"
     try:
         if kind:
-            rows = datasets.load_dataset(kind, data_files=source, split="train", streaming=streaming, **lenient)
+            rows = datasets.load_dataset(
+                kind, data_files=escape(source) if Path(source).is_file() else source, split="train", streaming=streaming, **lenient
+            )
         else:
             rows = datasets.load_dataset(source, split=split, streaming=streaming)
         return rows, rows.column_names or list(next(iter(rows), {}))
@@ -118,7 +122,7 @@ def _open(source: str, split: str, streaming: bool) -> tuple[Any, list[str]]:
         raise InputError(f"{what}: {reason}") from error
 
 
-def _checked(texts: Iterable[Any], source: str) -> Iterator[str]:
+def _checked(texts: Iterable[Any], source: str, limit: int | None, several: str) -> Iterator[str]:
     """Leaves out blank rows, and counts and locates rows that are no text, not valid UTF-8, or endless."""
     problems: dict[str, list[int]] = {}
     empty = True
@@ -126,13 +130,13 @@ def _checked(texts: Iterable[Any], source: str) -> Iterator[str]:
         if not isinstance(text, str):
             problems.setdefault("hold no text", []).append(number)
         elif "\ufffd" in text or "\0" in text:
-            problems.setdefault("are not valid UTF-8", []).append(number)
-        elif len(text) > LONGEST_LINE:
-            problems.setdefault(f"are longer than {LONGEST_LINE:,} characters", []).append(number)
+            problems.setdefault("are not valid UTF-8 (or hold NUL or U+FFFD)", []).append(number)
+        elif limit and len(text) > limit:
+            problems.setdefault(f"are longer than {limit:,} characters", []).append(number)
         elif text.strip():
             empty = False
             yield text
     for what, where in problems.items():
-        log.warning("%s: %s rows %s and were left out, the first is row %s", source, f"{len(where):,}", what, f"{where[0]:,}")
+        log.warning("%s: %s rows %s and were left out, the first is row %s%s", source, f"{len(where):,}", what, f"{where[0]:,}", several)
     if empty:
         raise InputError(f"{source} holds no usable text")

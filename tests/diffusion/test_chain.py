@@ -63,6 +63,19 @@ def test_a_jump_is_the_product_of_its_steps(chain, s, t):
     close(jump.var, var)
 
 
+@pytest.mark.parametrize(("s", "t"), [(-1, 0), (3, 2), (0, 1001)])
+def test_a_jump_out_of_the_chain_is_refused(s, t):
+    with pytest.raises(ValueError, match=f"0 <= s <= t <= 1000, got s = {s}, t = {t}"):
+        Chain.from_betas(linear_betas(1000)).jump(torch.zeros(2), s, t)
+
+
+@pytest.mark.parametrize("t", [-1, 0, 1001])
+@pytest.mark.parametrize("form", ["posterior", "posterior_from_eps"])
+def test_a_posterior_out_of_the_chain_is_refused(form, t):
+    with pytest.raises(ValueError, match=f"lies in 1..1000, got {t}"):
+        getattr(Chain.from_betas(linear_betas(1000)), form)(torch.zeros(2), torch.zeros(2), t)
+
+
 def test_steps_drawn_one_by_one_have_the_moments_of_the_jump():
     n, chain = 50_000, Chain.from_betas(torch.tensor([0.1, 0.3, 0.05, 0.6]))
     generator = torch.Generator().manual_seed(1)

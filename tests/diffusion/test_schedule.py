@@ -20,6 +20,7 @@ ALPHA_BAR = {
 }
 CENTER, SCALE, LOGSNR_MIN, LOGSNR_MAX = 1.0, 1.5, -9.0, 7.0
 fitted = partial(gumbel, center=CENTER, scale=SCALE, logsnr_min=LOGSNR_MIN, logsnr_max=LOGSNR_MAX)
+ENDS = torch.tensor([0.0, 1.0], dtype=torch.float64)
 INSIDE = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 every_curve = pytest.mark.parametrize("curve", [*SCHEDULES.values(), fitted], ids=[*SCHEDULES, "gumbel"])
@@ -119,11 +120,17 @@ def test_a_bounded_schedule_falls_strictly(schedule):
     assert (bounded(schedule, -8.0, 4.0)(torch.linspace(0, 1, 1001, dtype=torch.float64)).diff() < 0).all()
 
 
-def test_a_bound_that_the_schedule_never_meets_is_refused():
-    with pytest.raises(ValueError, match=r"runs from 4.595 to -inf .* got 8"):
-        bounded(sqrt, -8.0, 8.0)
-    with pytest.raises(ValueError, match=r"runs from inf to -10.05 .* got -11"):
-        bounded(linear, -11.0, 8.0)
+def test_a_schedule_that_ends_inside_the_bounds_ends_there():
+    close(bounded(sqrt, -8.0, 8.0)(ENDS), [float(sqrt(ENDS)[0]), -8.0])
+    close(bounded(linear, -11.0, 8.0)(ENDS), [8.0, float(linear(ENDS)[1])])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "bounds", "message"), [(sqrt, (5.0, 8.0), "runs from 4.595 to -inf"), (linear, (-12.0, -11.0), "from inf to -10.05")]
+)
+def test_a_schedule_that_lies_out_of_the_bounds_is_refused(schedule, bounds, message):
+    with pytest.raises(ValueError, match=message):
+        bounded(schedule, *bounds)
 
 
 # gumbel

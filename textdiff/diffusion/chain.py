@@ -25,7 +25,7 @@ class PosteriorCoefficients(NamedTuple):
     x_t: Steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chain:
     """q(x_t | x_{t-1}) = N(sqrt(alpha_t) x_{t-1}, beta_t I) for t = 1..T; `beta[0]` is 0. Built by `from_betas` or `from_schedule`."""
 
@@ -78,7 +78,9 @@ class Chain:
         return self.jump(x, t - 1, t)
 
     def jump(self, x: Tensor, s: int, t: int) -> Gaussian:
-        """q(x_t | x_s = x) for s <= t: the k-step jump, k = t - s."""
+        """q(x_t | x_s = x): the k-step jump, k = t - s. Raises ValueError unless 0 <= s <= t <= T."""
+        if not 0 <= s <= t <= self.T:
+            raise ValueError(f"a jump goes from s to t with 0 <= s <= t <= {self.T}, got s = {s}, t = {t}")
         kept = self.alpha[s + 1 : t + 1].prod()
         lost = -(-self.beta[s + 1 : t + 1]).log1p().sum().expm1()
         return Gaussian(kept.sqrt() * x.double(), lost.expand_as(x))
@@ -113,16 +115,22 @@ class Chain:
         return kept.log()
 
     def posterior(self, x0: Tensor, x_t: Tensor, t: int) -> Gaussian:
-        """q(x_{t-1} | x_t, x_0) in the x0-form."""
+        """q(x_{t-1} | x_t, x_0) in the x0-form. Raises ValueError unless 1 <= t <= T, and so does the eps-form."""
+        self._check_step(t)
         per_x0, per_x_t = self.posterior_coefficients
         return Gaussian(per_x0[t] * x0.double() + per_x_t[t] * x_t.double(), self.small_variance[t].expand_as(x_t))
 
     def posterior_from_eps(self, eps: Tensor, x_t: Tensor, t: int) -> Gaussian:
         """The same in the eps-form, mean (x_t - beta_t eps / sqrt(1 - alpha_bar_t)) / sqrt(alpha_t). beta_t = 1 has no such form: not finite."""
+        self._check_step(t)
         if self.beta[t] == 0:
             return Gaussian(x_t.double(), self.small_variance[t].expand_as(x_t))
         mean = (x_t.double() - self.beta[t] / self.noise_bar[t].sqrt() * eps.double()) / self.alpha[t].sqrt()
         return Gaussian(mean, self.small_variance[t].expand_as(x_t))
+
+    def _check_step(self, t: int) -> None:
+        if not 1 <= t <= self.T:
+            raise ValueError(f"a step t lies in 1..{self.T}, got {t}")
 
 
 def _before(table: Steps) -> Steps:

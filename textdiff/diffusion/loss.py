@@ -51,3 +51,6 @@ def min_snr_weight(logsnr: Float[Tensor, " b"], gamma: float = 5.0, prediction: 
     if prediction not in per_x0:
         raise ValueError(f"prediction must be one of {', '.join(per_x0)}, got {prediction!r}")
     return (logsnr.clamp(max=math.log(gamma)) - per_x0[prediction]).exp()
+
+
+LOSSES = {"eps": eps_loss, "x0": x0_loss}

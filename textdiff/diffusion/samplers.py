@@ -1,7 +1,8 @@
 """Samplers: iterators over the reverse process, from noise at `logsnrs[0]` to data at `logsnrs[-1]`.
 
-`logsnrs` are n + 1 rising log SNRs (`schedule.grid`, or `chain.logsnr.flip(0)`), the last may be +inf. Each step yields a `Step`; the sample is the
-last one's `x0` (equal to its `x` where the grid ends at +inf). Progress bars, films and early stops are up to the caller.
+`logsnrs` are n + 1 rising log SNRs (`schedule.grid`, or `chain.logsnr.flip(0)`), the last may be +inf; two equal neighbours (beta = 0) make no step.
+Each step yields a `Step`; the sample is the last one's `x0` (equal to its `x` where the grid ends at +inf). Progress bars, films and early stops are
+up to the caller.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +76,7 @@ def dpm_solver(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tenso
     """DPM-Solver++(2M) (arXiv:2211.01095, algorithm 2), deterministic. Its first and its last step are of first order: the last one is
     often long (to +inf, or where nothing is left to decide), and extrapolating over it would explode."""
     before: tuple[Tensor, Tensor] | None = None  # last x0 and the length of the step it led to
-    last = len(logsnrs) - 1
+    last = len(logsnrs.unique_consecutive()) - 1
     for index, t, s in _steps(logsnrs, x):
         x0 = denoise(x, t).x0
         length = expand(s - t, x) / 2
@@ -92,8 +93,10 @@ def dpm_solver(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tenso
 def heun(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], *, generator: Generators | None = None) -> Iterator[Step]:
     """Heun's method on the probability-flow ODE (EDM, arXiv:2206.00364, algorithm 1 without churn): d(x / alpha) = eps d(sigma / alpha).
 
-    Second order at two evaluations a step; a step to +inf takes one, Euler's.
+    Second order at two evaluations a step; a step to +inf takes one, Euler's. Raises ValueError for a start at -inf, where x / alpha is infinite.
     """
+    if logsnrs[0].isinf():
+        raise ValueError("heun cannot start at log SNR = -inf: use a schedule that is bounded, or another sampler")
     for index, t, s in _steps(logsnrs, x):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = alpha_sigma(t, x), alpha_sigma(s, x)
         length = sigma_s / alpha_s - sigma_t / alpha_t
@@ -107,6 +110,7 @@ def heun(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n
 
 def _steps(logsnrs: Float[Tensor, " n"], x: Float[Tensor, "b *d"]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(index, log SNR before, log SNR after), one number a sample. Raises ValueError unless they rise."""
+    logsnrs = logsnrs.unique_consecutive()
     if not (logsnrs.diff() > 0).all():
         raise ValueError("a sampler's log SNRs must rise from noise to data: use schedule.grid or chain.logsnr.flip(0)")
     logsnrs = logsnrs.to(x.device, x.dtype)

@@ -61,11 +61,14 @@ def gumbel(t: Float[Tensor, "*n"], center: Tensor | float, scale: Tensor | float
 
 
 def bounded(schedule: Schedule, logsnr_min: float, logsnr_max: float) -> Schedule:
-    """The same curve between two log SNRs: t in [0, 1] is stretched over the part of it that lies in the range.
+    """The part of the curve between two log SNRs, stretched over t in [0, 1]; a curve that ends inside the range ends where it does.
 
-    Raises ValueError if the schedule never reaches one of the bounds.
+    Raises ValueError if no part of it lies in the range.
     """
     first, last = (_time_of(schedule, bound) for bound in (logsnr_max, logsnr_min))
+    if last - first < 1e-9:
+        ends = schedule(torch.tensor([0, 1], dtype=torch.float64)).tolist()
+        raise ValueError(f"this schedule's log SNR runs from {ends[0]:.4g} to {ends[1]:.4g}, not between {logsnr_min:g} and {logsnr_max:g}")
     return partial(_stretched, schedule=schedule, first=first, last=last)
 
 
@@ -80,11 +83,8 @@ def _stretched(t: Float[Tensor, "*n"], schedule: Schedule, first: float, last: f
 
 
 def _time_of(schedule: Schedule, logsnr: float) -> float:
-    """Bisection: no schedule needs to know its own inverse."""
+    """Bisection, which ends at 0 or 1 if the log SNR is out of reach: no schedule needs to know its own inverse."""
     low, high = 0.0, 1.0
-    ends = schedule(torch.tensor([low, high], dtype=torch.float64))
-    if not ends[1] <= logsnr <= ends[0]:
-        raise ValueError(f"this schedule's log SNR runs from {ends[0]:.4g} to {ends[1]:.4g} and never meets the bound, got {logsnr}")
     for _ in range(60):
         middle = (low + high) / 2
         above = schedule(torch.tensor(middle, dtype=torch.float64)) > logsnr

@@ -33,11 +33,11 @@ def clamped(denoise: Denoiser, project: Callable[[Float[Tensor, "b *d"]], Float[
     return clamped_denoise
 
 
-def infilled(denoise: Denoiser, known: Float[Tensor, "b *d"], mask: Bool[Tensor, "b *#d"]) -> Denoiser:
-    """Where `mask` is true the data are known: ancestral sampling then draws that part from q(x_s | x_t, known), all of the time on the marginal."""
+def infilled(denoise: Denoiser, x0: Float[Tensor, "b *d"], known: Bool[Tensor, "b *#d"]) -> Denoiser:
+    """Where `known` is true the data are those of `x0`: ancestral sampling then draws that part from q(x_s | x_t, x_0), always on the marginal."""
 
     def infilled_denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
-        return from_x0(x_t, logsnr, torch.where(mask, known, denoise(x_t, logsnr).x0))
+        return from_x0(x_t, logsnr, torch.where(known, x0, denoise(x_t, logsnr).x0))
 
     return infilled_denoise
 
