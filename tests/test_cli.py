@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
 
 from textdiff.cli import main
 
@@ -86,6 +88,17 @@ def test_a_first_attempt_that_fails_does_not_block_the_second(tmp_path: Path, ca
     attempt = ["train", "--run", str(tmp_path / "run"), *TINY, "--train.steps", "1"]
     refusal(capsys, *attempt, "--model.schedule", "sqrt", "--model.logsnr_min", "5")
     main(attempt)
+
+
+def test_two_processes_train_the_same_model_as_one(tmp_path: Path) -> None:
+    options = [*TINY, "--train.steps", "5", "--train.log_every", "1", "--train.optimizer", "adamw", "--train.lr", "1e-3"]
+    main(["train", "--run", str(tmp_path / "one"), *options])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--", "scripts/train_text.py"]
+    subprocess.run([*launch, "--run", str(tmp_path / "two"), *options], check=True, capture_output=True, timeout=120)
+    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    assert_close(two, one, atol=1e-5, rtol=1e-4)
+    logs = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "two")]
+    assert [line["ce"] for line in logs[1] if "ce" in line] == pytest.approx([line["ce"] for line in logs[0] if "ce" in line], rel=1e-5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

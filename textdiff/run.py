@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -38,14 +39,13 @@ LEVELS = (-6.0, -4.0, -3.0, -2.0, -1.0, 0.0)  # log SNRs at which the context ga
 
 def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains, with progress on standard error, and returns the run folder. What is wrong with the input is raised before any long work."""
-    trackers = config.train.tracker_names
-    _check_trackers(trackers)
+    _check_trackers(config.train.tracker_names)
     folder = Path(config.run)
     _check_folder(folder, config, resume, overwrite)
     texts = open_texts(config.data)
-    accelerator = Accelerator(mixed_precision=config.train.precision, log_with=trackers or None, project_dir=config.run)
+    accelerator = _accelerator(config)
     tokenizer = _tokenizer(texts, config, folder / "model" if resume else None, accelerator)
-    corpus, valid = (Corpus.of(examples(part, tokenizer, config.data)) for part in (_sample(texts, config), texts.valid))
+    corpus, valid = (Corpus.of(examples(part, tokenizer, config.data)) for part in (_beginning(texts, config), texts.valid))
     model = _model(config, tokenizer, corpus)
     if accelerator.is_main_process:  # nothing was written or replaced until here, where all that can be wrong has been seen
         _prepare_folder(folder, config, tokenizer, overwrite)
@@ -60,6 +60,23 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
         batches = batched(corpus, config.train, trainer.step, rank, world)
     _watch(trainer, batches, valid.head(VALID_EXAMPLES), tokenizer, config, folder)
     return folder
+
+
+def _accelerator(config: TextRun) -> Accelerator:
+    """The CPU is asked for by name where there is nothing else, or accelerate would not see that there are several processes."""
+    accelerator = Accelerator(
+        mixed_precision=config.train.precision,
+        cpu=not torch.accelerator.is_available(),
+        log_with=config.train.tracker_names or None,
+        project_dir=config.run,
+    )
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ and accelerator.num_processes == 1:
+        log.warning("accelerate launch --cpu started one process, for it leaves more to MPI: torchrun --nproc_per_node N -- SCRIPT starts N")
+    if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        threads = max(1, (os.cpu_count() or 1) // accelerator.num_processes)  # accelerate launch sets 1, whatever the machine has
+        torch.set_num_threads(threads)
+        log.info("on the CPU with %d threads a process", threads)
+    return accelerator
 
 
 def _watch(
@@ -199,7 +216,7 @@ def _samples(model: DiffusionLM, tokenizer: Tokenizer, n: int = 4) -> list[str]:
     return [tokenizer.decode(ids) for ids in draft.sentences()]
 
 
-def _sample(texts: Texts, config: TextRun) -> Iterator[str]:
+def _beginning(texts: Texts, config: TextRun) -> Iterator[str]:
     """All training texts, or the beginning of a stream."""
     return islice(texts.train(), SAMPLE if config.data.streaming else None)
 
@@ -211,7 +228,7 @@ def _tokenizer(texts: Texts, config: TextRun, existing: Path | None, accelerator
         if existing and (existing / "tokenizer.json").exists():
             made = [existing_tokenizer(str(existing)).to_str()]
         else:
-            made = [train_tokenizer(_sample(texts, config), config.tokenizer).to_str()]
+            made = [train_tokenizer(_beginning(texts, config), config.tokenizer).to_str()]
     return Tokenizer.from_str(broadcast_object_list(made)[0])
 
 
