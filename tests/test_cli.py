@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,9 +13,26 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from textdiff import grammar
 from textdiff.cli import main
 
-TINY = ["--model.width", "32", "--model.depth", "1", "--data.length", "24", "--train.batch_size", "16", "--train.precision", "no"]
+FOLDER = tempfile.TemporaryDirectory(prefix="textdiff-tests-")
+TEXT = Path(FOLDER.name) / "text.txt"
+TEXT.write_text("\n".join(grammar.corpus(400, seed=0)) + "\n")
+TINY = [
+    "--data.train",
+    str(TEXT),
+    "--model.width",
+    "32",
+    "--model.depth",
+    "1",
+    "--data.length",
+    "24",
+    "--train.batch_size",
+    "16",
+    "--train.precision",
+    "no",
+]
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +173,22 @@ def test_show_steps_prints_every_draft_on_standard_error(run: str, capsys: pytes
     assert sum(line.startswith("step") for line in capsys.readouterr().err.splitlines()) == 6
 
 
+def test_evaluating_puts_all_rows_in_one_table_and_keeps_what_it_trained(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--n", "20", "--steps", "2", "--scored", "4", "--ode", "2", "--minutes", "0.02", "--teacher_minutes", "0.02"]
+    baselines = ["--baselines", "[ar,bigram,shuffled]", "--out", str(tmp_path / "evaluation")]
+    lines = printed(capsys, "evaluate", run, *quick, *baselines)
+    assert lines[0].split() == ["held-out", "text", "model", "ar", "bigram", "shuffled"]
+    report = json.loads((tmp_path / "evaluation" / "report.json").read_text())
+    assert list(report["table"]) == ["held-out text", "model", "ar", "bigram", "shuffled"]
+    assert len({tuple(row) for row in report["table"].values()}) == 1
+    assert report["table"]["bigram"]["nats_per_token"] < report["table"]["model"]["nats_per_token"]
+    assert (tmp_path / "evaluation" / "figures.png").stat().st_size > 1000
+    assert (tmp_path / "evaluation" / "samples.txt").read_text().count("# ") == 5
+    before = (tmp_path / "evaluation" / "ar" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert printed(capsys, "evaluate", run, *quick, *baselines)[1:3] == lines[1:3]
+    assert (tmp_path / "evaluation" / "ar" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -171,6 +205,9 @@ def test_show_steps_prints_every_draft_on_standard_error(run: str, capsys: pytes
         (["infill", "MODEL", "--text", "the [MSK] sings ."], "[MASK]"),
         (["infill", "MODEL", "--text", "the dog sings ."], "[MASK]"),
         (["continue", "MODEL", "--text", "the dog " * 30], "24"),
+        (["evaluate", "MODEL", "--baselines", "[gpt]"], "--baselines"),
+        (["evaluate", "MODEL", "--n", "1"], "--n"),
+        (["evaluate", "/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "--train.step", "4"], "train.steps"),
         (["train", "--trian.steps", "4"], "train.steps"),
         (["train", "--train.steps", "many"], "--train.steps must be a whole number, got many"),
@@ -211,7 +248,7 @@ def test_a_truncated_model_is_refused(run: str, tmp_path: Path, capsys: pytest.C
     assert str(tmp_path) in refusal(capsys, "sample", str(tmp_path))
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["sample"], ["rewrite"], ["infill"], ["continue"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"], ["rewrite"], ["infill"], ["continue"]])
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = f"import sys; from textdiff.cli import main\ntry: main({[*command, '--help']!r})\nfinally: assert 'torch' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

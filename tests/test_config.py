@@ -31,7 +31,7 @@ def test_every_option_is_explained(section: type) -> None:
 
 def test_the_saved_model_has_the_same_defaults() -> None:
     saved = DiffusionLMConfig()
-    for field in fields(config.Model):
+    for field in (field for field in fields(config.Model) if field.name != "family"):
         default = getattr(config.Model(), field.name)
         assert getattr(saved, field.name) == (list(default) if isinstance(default, tuple) else default), field.name
 

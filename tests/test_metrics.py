@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,20 @@ from torch.testing import assert_close
 from textdiff.counter import normal
 from textdiff.data import collate
 from textdiff.diffusion.gaussian import Prediction, diffuse, from_x0
-from textdiff.metrics import context_gain
+from textdiff.grammar import corpus as corpus_of_the_grammar
+from textdiff.metrics import (
+    Copies,
+    bound,
+    complaints,
+    context_gain,
+    distinct,
+    ode_bound,
+    recovery,
+    self_bleu,
+    two_sample_accuracy,
+    unigram_entropy,
+    wilson,
+)
 
 LEVELS = (-6.0, -3.0, 0.0)
 
@@ -55,3 +70,101 @@ def test_a_model_that_knows_every_word_gains_all_the_nats_of_the_guess(contextle
 def test_padding_does_not_change_the_gain(model, batch):
     longer = {name: F.pad(batch[name], (0, 4)) for name in ("ids", "mask")}
     assert_close(gain(model, longer), gain(model, batch), atol=1e-4, rtol=0)
+
+
+# --- figures of texts
+
+SENTENCES = [(1, 2, 3, 4), (1, 2, 3), (5, 6)]
+
+
+def test_unigram_entropy_is_that_of_the_words():
+    assert unigram_entropy([(1, 1, 2, 2), (3, 3, 4, 4)]) == pytest.approx(math.log(4), abs=1e-12)
+
+
+def test_distinct_is_the_share_of_different_ngrams():
+    assert distinct(SENTENCES, 1) == pytest.approx(6 / 9)
+    assert distinct(SENTENCES, 2) == pytest.approx(4 / 6)
+
+
+def test_self_bleu_is_high_for_copies_and_low_for_strangers():
+    assert self_bleu(["the cat sat on the mat"] * 5) == pytest.approx(100)
+    assert self_bleu(["a b c d e", "f g h i j", "k l m n o"]) < 20
+
+
+def test_what_is_copied_is_found():
+    copies = Copies([(1, 2, 3, 4, 5), (6, 7)])
+    assert copies.novel([(1, 2, 3), (6, 7)]) == 0.5
+    assert copies.copied([(1, 2, 3, 9)], n=2) == pytest.approx(2 / 3)
+    assert [copies.longest_copied(s) for s in ((9, 2, 3, 4, 8), (1, 2, 3, 4, 5), (9, 8), (6, 7, 1))] == [3, 5, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("sentences", "complaint"),
+    [
+        ([(0, 0, 5), (0, 0, 6), (0, 7, 0)], "[UNK] or [PAD]"),
+        ([(5, 6, 7)] * 3, "collapsed"),
+        ([(5, 5, 5, 5), (5, 5, 5), (5, 5)], "collapsed"),
+        ([(1, 2, 3), (4, 5, 6)], "copied"),
+    ],
+)
+def test_what_is_plainly_wrong_is_said(sentences, complaint):
+    assert any(complaint in said for said in complaints(sentences, [(1, 2, 3), (4, 5, 6), (7, 8, 9)], marks={0}))
+
+
+def test_nothing_is_said_of_sound_samples():
+    assert complaints([(1, 5, 9), (4, 2, 3), (7, 8, 6)], [(1, 2, 3), (4, 5, 6), (7, 8, 9)], marks={0}) == []
+
+
+def test_two_samples_of_one_text_cannot_be_told_apart_and_others_can():
+    texts = corpus_of_the_grammar(800, seed=0)
+    accuracy, low, high = two_sample_accuracy(texts[:400], texts[400:])
+    assert low < 0.5 < high
+    shuffled = [" ".join(sorted(text.split())) for text in texts[400:]]
+    assert two_sample_accuracy(texts[:400], shuffled)[0] > 0.95
+    assert low < accuracy < high
+
+
+def test_wilsons_interval_is_the_published_one():
+    """Of 10 in 100: 5.5 % to 17.4 % (Newcombe, 1998, method 3)."""
+    assert wilson(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
+
+
+# --- likelihood
+
+
+def single_words(model, n: int = 400) -> dict:
+    """Sentences of one word each, by their frequencies."""
+    model.lengths.copy_(torch.arange(len(model.lengths)) == 1)
+    ids = torch.multinomial(model.unigram, n, replacement=True, generator=torch.Generator().manual_seed(0)).unsqueeze(1)
+    return {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool), "key": torch.arange(n)}
+
+
+def test_the_bound_of_a_perfect_model_of_single_words_is_their_entropy(contextless):
+    """With frequencies and evidence the prediction is Bayes' rule: there is no better model, so the bound is tight but for the steps' length."""
+    model = contextless
+    model.head.weight.data.zero_()
+    model.config.self_condition = 0.0
+    nats = bound(model, **single_words(model), steps=2000, draws=32)
+    entropy = -(model.unigram * model.unigram.log()).sum()
+    assert nats.mean().item() == pytest.approx(entropy.item(), abs=0.15)
+
+
+def test_the_odes_bound_of_a_perfect_model_of_single_words_is_their_entropy(contextless):
+    model = contextless
+    model.head.weight.data.zero_()
+    model.config.self_condition = 0.0
+    nats = ode_bound(model, **single_words(model, 200), steps=96)
+    entropy = -(model.unigram * model.unigram.log()).sum()
+    assert nats.mean().item() == pytest.approx(entropy.item(), abs=0.3)
+
+
+def test_padding_is_neither_coded_nor_counted(model, batch):
+    key = torch.arange(8)
+    wide = {name: torch.nn.functional.pad(batch[name], (0, 3)) for name in ("ids", "mask")}
+    assert_close(bound(model, **wide, key=key, draws=4), bound(model, batch["ids"], batch["mask"], key, draws=4), atol=1e-2, rtol=1e-4)
+
+
+def test_a_word_is_found_again_the_more_often_the_less_the_noise(contextless, batch):
+    shares = list(recovery(contextless, batch["ids"], batch["mask"], (-9.0, -2.0, 5.0)).values())
+    assert shares[0] < 0.5 < shares[2]
+    assert shares == sorted(shares)

@@ -4,6 +4,7 @@ Heavy imports wait until a command runs, so that `--help` answers at once.
 """
 
 import difflib
+import importlib.util
 import json
 import logging
 import os
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from textdiff import __version__
-from textdiff.config import InputError, Sampling, TextRun, check
+from textdiff.config import Evaluation, InputError, Sampling, TextRun, check
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from textdiff.autoregressive import Autoregressive
     from textdiff.generate import Task
     from textdiff.lm import DiffusionLM
 
@@ -169,6 +171,12 @@ def continue_options(parser: Parser) -> None:
     parser.add_argument("--length", type=int | None, help="Tokens a sentence, the beginning included.")
 
 
+def evaluate_options(parser: Parser) -> None:
+    """Judge a model beside held-out text and baselines, by many figures together."""
+    parser.add_argument("model", type=str, help="A run folder.")
+    parser.add_class_arguments(Evaluation)
+
+
 def _generation_options(parser: Parser, n: int) -> None:
     parser.add_argument("model", type=str, help=MODEL_HELP)
     parser.add_argument("--n", type=int, default=n, help="How many sentences.")
@@ -232,7 +240,18 @@ def run_continue(options: Namespace) -> None:
     _print(options, (beginning + following(tokenizer, given, ids[len(given) :]) for ids in generated))
 
 
-def _load(options: Namespace) -> "tuple[DiffusionLM, Tokenizer]":
+def run_evaluate(options: Namespace) -> None:
+    for module, package in (("matplotlib", "matplotlib"), ("sacrebleu", "sacrebleu"), ("sklearn", "scikit-learn")):
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"evaluating needs {package}: pip install 'textdiff[evaluate]'")
+    hush_libraries()
+    from textdiff.evaluate import evaluate, show
+
+    report = evaluate(options.model, Evaluation(**{field.name: options[field.name] for field in fields(Evaluation)}))
+    print("\n".join(show(report)))
+
+
+def _load(options: Namespace) -> "tuple[DiffusionLM | Autoregressive, Tokenizer]":
     """The model, once what can be checked without it is checked."""
     check(options.n >= 1, "--n", "at least 1", options.n)
     if "text" in options:
@@ -244,7 +263,7 @@ def _load(options: Namespace) -> "tuple[DiffusionLM, Tokenizer]":
     return load(options.model)
 
 
-def _generated(options: Namespace, model: "DiffusionLM", tokenizer: "Tokenizer", task: "Task") -> Iterator[list[int]]:
+def _generated(options: Namespace, model: "DiffusionLM | Autoregressive", tokenizer: "Tokenizer", task: "Task") -> Iterator[list[int]]:
     """The task's sequences as they are done, with a progress bar, or all drafts, on standard error."""
     from tqdm import tqdm
 
@@ -290,4 +309,5 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], Callable[[Namespace], None]]
     "rewrite": (rewrite_options, run_rewrite),
     "infill": (infill_options, run_infill),
     "continue": (continue_options, run_continue),
+    "evaluate": (evaluate_options, run_evaluate),
 }

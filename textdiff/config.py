@@ -75,6 +75,7 @@ class Model:
     """The text model: noise on learned word embeddings, a transformer that removes it, and rounding back to words.
 
     Args:
+        family: diffusion, or the autoregressive model (GPT-2's shape) it is measured against, which only takes width, depth, heads and dropout.
         objective: ce: cross-entropy on the words, x0 = softmax(logits) E (score interpolation). x0: squared error of x0 plus the
             rounding cross-entropy (Diffusion-LM). eps: squared error of the noise, the plain DDPM objective, plus the same.
         schedule: adaptive fits the noise levels to where the loss falls, in training and sampling; the others are fixed.
@@ -92,6 +93,7 @@ class Model:
         sampling_temperature: Of the word probabilities when sampling, unless the command line says otherwise.
     """
 
+    family: Literal["diffusion", "autoregressive"] = "diffusion"
     objective: Literal["ce", "x0", "eps"] = "ce"
     schedule: Literal["adaptive", "linear", "cosine", "sqrt", "sigmoid", "constant_alpha"] = "adaptive"
     logsnr_min: float = -9.0
@@ -201,6 +203,52 @@ class Sampling:
         check(self.temperature is None or self.temperature > 0, "--temperature", "positive", self.temperature)
         check(0 <= self.seed < 2**63, "--seed", "between 0 and 2^63 - 1", self.seed)
         check(self.batch_size >= 1, "--batch_size", "at least 1", self.batch_size)
+
+
+BASELINES = ("ar", "diffusion-lm", "bigram", "shuffled")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model is judged.
+
+    Args:
+        data: Held-out text, in the field that the run names. Nothing: what the run held out.
+        n: Sentences of each row.
+        steps: Steps of the sampler.
+        sampler: The sampler.
+        temperature: Of the word probabilities; nothing: the model's own.
+        seed: Of the samples.
+        baselines: Rows beside the model's: ar and diffusion-lm are trained for as long as the model was and kept, bigram and shuffled count.
+        minutes: Train the baselines for so long instead.
+        teacher_minutes: Training of the language model that judges fluency, a GPT-2 from scratch on the same text.
+        scored: Held-out sentences whose likelihood is estimated.
+        ode: How many of them by the probability-flow ODE too, which takes much longer.
+        slow_n: Sentences of a baseline with thousands of steps.
+        out: Folder for report.json, samples.txt, figures.png and the trained baselines. Nothing: evaluation/ in the run folder.
+    """
+
+    data: str | None = None
+    n: int = 1000
+    steps: int = 32
+    sampler: Literal["ddpm", "ddim", "dpm_solver", "heun"] = "ddpm"
+    temperature: float | None = None
+    seed: int = 0
+    baselines: list[str] = field(default_factory=lambda: ["ar", "bigram", "shuffled"])
+    minutes: float | None = None
+    teacher_minutes: float = 3.0
+    scored: int = 200
+    ode: int = 20
+    slow_n: int = 100
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 10), ("steps", 1), ("scored", 2), ("ode", 0), ("slow_n", 10), ("seed", 0)):
+            check(getattr(self, name) >= least, f"--{name}", f"at least {least}", getattr(self, name))
+        for baseline in self.baselines:
+            check(baseline in BASELINES, "--baselines", f"of {', '.join(BASELINES)}", baseline)
+        check(self.minutes is None or self.minutes > 0, "--minutes", "positive", self.minutes)
+        check(self.teacher_minutes > 0, "--teacher_minutes", "positive", self.teacher_minutes)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import AutoModel
 
+from textdiff.autoregressive import Autoregressive
 from textdiff.config import InputError, Sampling
 from textdiff.counter import hashed, normal, uniform
 from textdiff.diffusion.gaussian import Denoiser, Prediction, diffuse, from_x0
@@ -50,7 +52,7 @@ class Draft:
         return [ids[mask].tolist() for ids, mask in zip(self.ids, self.mask, strict=True)]
 
 
-def load(name: str) -> tuple[DiffusionLM, Tokenizer]:
+def load(name: str) -> tuple[DiffusionLM | Autoregressive, Tokenizer]:
     """A model and its tokenizer from a run folder, its model/ folder, or the hub; on the GPU if there is one."""
     folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
     if folder.is_dir() and not (folder / "config.json").exists():
@@ -59,10 +61,12 @@ def load(name: str) -> tuple[DiffusionLM, Tokenizer]:
     if not folder.is_dir() and (folder.exists() or looks_local(name) or "/" not in name):
         raise InputError(f"{name} is not a folder: give a run folder, its model/ folder, or a hub name such as user/model")
     try:
-        loaded: Any = DiffusionLM.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True)  # told below, by name
+        loaded: Any = AutoModel.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True)  # told below, by name
     except Exception as error:  # transformers, safetensors and the hub raise many kinds
         raise InputError(f"{name} cannot be loaded as a text model: {' '.join(str(error).split())[:200]}") from error
     model, report = loaded
+    if not isinstance(model, DiffusionLM | Autoregressive):
+        raise InputError(f"{name} is a {type(model).__name__}, not a model of textdiff")
     for what, keys in (("lacks weights that", report["missing_keys"]), ("has weights of another size than", report["mismatched_keys"])):
         if keys:
             listed = ", ".join(sorted(key if isinstance(key, str) else key[0] for key in keys))
@@ -71,30 +75,32 @@ def load(name: str) -> tuple[DiffusionLM, Tokenizer]:
     if tokenizer.get_vocab_size() != model.config.vocab_size:
         raise InputError(f"{name} is a model of {model.config.vocab_size} tokens, but its tokenizer.json has {tokenizer.get_vocab_size()}")
     if torch.cuda.is_available():
-        model.cuda()
+        torch.nn.Module.cuda(model)  # transformers hides its signature from the type checker
     return model.eval(), tokenizer
 
 
-def from_noise(model: DiffusionLM, n: int, seed: int, length: int | None = None, at_least: int = 1) -> Task:
+def from_noise(model: DiffusionLM | Autoregressive, n: int, seed: int, length: int | None = None, at_least: int = 1) -> Task:
     """n sequences out of nothing, of `length` tokens or of lengths as frequent as in the training text."""
     longest = model.config.length
     if at_least > longest:
         raise InputError(f"the text leaves no room: it has {at_least - 1} tokens, and this model was trained for at most {longest}")
     if length is not None and not at_least <= length <= longest:
         raise InputError(f"--length must lie between {at_least} and {longest}, the longest this model was trained for, got {length}")
-    if length is None:
+    if length is not None:
+        lengths = torch.full((n,), length)
+    elif isinstance(model, Autoregressive):
+        lengths = torch.full((n,), longest)  # at most: it ends its sentences itself
+    else:
         weight = model.lengths.cpu().double().clone()
         weight[:at_least] = 0
         weight = weight if weight.sum() > 0 else torch.arange(longest + 1).ge(at_least).double()
         drawn = uniform(_keys(seed, n), stream=0).double() * weight.sum()
         lengths = torch.searchsorted(weight.cumsum(0), drawn)
-    else:
-        lengths = torch.full((n,), length)
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     return Task(torch.zeros(mask.shape, dtype=torch.long), mask, torch.zeros_like(mask))
 
 
-def rewriting(model: DiffusionLM, ids: list[int], n: int, strength: float) -> Task:
+def rewriting(model: DiffusionLM | Autoregressive, ids: list[int], n: int, strength: float) -> Task:
     """n variations on a sentence of the same number of tokens: noised to `strength`, then resampled."""
     if not 0 <= strength <= 1:
         raise InputError(f"--strength must be between 0 (the text itself) and 1 (only its length is kept), got {strength}")
@@ -102,7 +108,7 @@ def rewriting(model: DiffusionLM, ids: list[int], n: int, strength: float) -> Ta
     return Task(given, torch.ones_like(given, dtype=torch.bool), torch.zeros_like(given, dtype=torch.bool), strength)
 
 
-def infilling(model: DiffusionLM, ids: list[int], n: int, mask_id: int | None) -> Task:
+def infilling(model: DiffusionLM | Autoregressive, ids: list[int], n: int, mask_id: int | None) -> Task:
     """n ways to fill the positions that hold `mask_id`. Raises InputError if there are none."""
     if mask_id not in ids:
         raise InputError(f"--text has no {MASK} to fill: write it once for each token that is wanted")
@@ -110,7 +116,7 @@ def infilling(model: DiffusionLM, ids: list[int], n: int, mask_id: int | None) -
     return Task(given, torch.ones_like(given, dtype=torch.bool), given != mask_id)
 
 
-def continuing(model: DiffusionLM, ids: list[int], n: int, seed: int, length: int | None = None) -> Task:
+def continuing(model: DiffusionLM | Autoregressive, ids: list[int], n: int, seed: int, length: int | None = None) -> Task:
     """n sentences that begin with `ids`."""
     task = from_noise(model, n, seed, length, at_least=len(ids) + 1)
     begins = torch.arange(task.ids.shape[1]) < len(ids)
@@ -120,8 +126,11 @@ def continuing(model: DiffusionLM, ids: list[int], n: int, seed: int, length: in
 
 
 @torch.no_grad()
-def generate(model: DiffusionLM, tokenizer: Tokenizer, task: Task, options: Sampling) -> Iterator[Draft]:
+def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Task, options: Sampling) -> Iterator[Draft]:
     """Drafts of all sequences, a batch after the other, a step after the other. Sequence i depends on (seed, i) and its task alone."""
+    if isinstance(model, Autoregressive):
+        yield from _left_to_right(model, tokenizer, task, options)
+        return
     if options.temperature is not None and model.config.objective != "ce":
         raise InputError(f"--temperature needs a model trained with objective ce, this one has {model.config.objective}")
     if task.strength == 0:
@@ -131,8 +140,7 @@ def generate(model: DiffusionLM, tokenizer: Tokenizer, task: Task, options: Samp
     steps = max(1, math.ceil(options.steps * task.strength))
     times = torch.linspace(task.strength, 0, steps + 1, dtype=torch.float64, device=device)
     logsnrs = model.schedule()(times).float()
-    banned = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)
-    banned[[i for i in map(tokenizer.token_to_id, (PAD, UNK, MASK)) if i is not None]] = True
+    banned = _banned(model, tokenizer)
     for first in range(0, len(task.ids), options.batch_size):
         rows = slice(first, first + options.batch_size)
         longest = int(task.mask[rows].sum(1).max())
@@ -163,7 +171,30 @@ def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, ban
     return infilled(denoise, clean, known.unsqueeze(-1)) if known.any() else denoise
 
 
-def _given(model: DiffusionLM, ids: list[int], n: int) -> Int[Tensor, "n l"]:
+def _left_to_right(model: Autoregressive, tokenizer: Tokenizer, task: Task, options: Sampling) -> Iterator[Draft]:
+    """A draft a token. Raises InputError where what is given is not the beginning."""
+    beginning = int(task.known[0].sum())
+    if task.strength < 1 or task.known[:, beginning:].any():
+        raise InputError("an autoregressive model can sample and continue, not rewrite or infill")
+    steps = task.ids.shape[1]
+    for first in range(0, len(task.ids), options.batch_size):
+        rows = slice(first, first + options.batch_size)
+        ids, keys = task.ids[rows].to(model.device), _keys(options.seed, len(task.ids))[rows].to(model.device)
+        drafts = model.generate_tokens(ids, beginning, keys, temperature=options.temperature or 1.0, banned=_banned(model, tokenizer))
+        for step, ids in enumerate(drafts, beginning + 1):
+            written = torch.arange(steps, device=ids.device) < step
+            yield Draft(first, step, steps + 1, ids.cpu(), (written & (ids != model.end)).cpu())
+        yield Draft(first, steps + 1, steps + 1, ids.cpu(), (ids != model.end).cpu())
+
+
+def _banned(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer) -> Bool[Tensor, " v"]:
+    """The tokens that are no words."""
+    banned = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.device)
+    banned[[i for i in map(tokenizer.token_to_id, (PAD, UNK, MASK)) if i is not None]] = True
+    return banned
+
+
+def _given(model: DiffusionLM | Autoregressive, ids: list[int], n: int) -> Int[Tensor, "n l"]:
     if not 1 <= len(ids) <= model.config.length:
         raise InputError(f"the text must have 1 to {model.config.length} tokens for this model, got {len(ids)}")
     return torch.tensor(ids).expand(n, -1)

@@ -22,14 +22,15 @@ from accelerate.utils import broadcast_object_list
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from textdiff.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.config import InputError, Sampling, TextRun
 from textdiff.data import SAMPLE, Corpus, MicroBatch, batched, collate, examples, in_turn, streamed
 from textdiff.generate import from_noise, generate
 from textdiff.lm import DiffusionLM, DiffusionLMConfig
-from textdiff.metrics import context_gain
+from textdiff.metrics import complaints, context_gain
 from textdiff.sources import Texts, open_texts
 from textdiff.trainer import Trainer, TrainStep
-from textdiff.vocab import existing_tokenizer, save_tokenizer, train_tokenizer
+from textdiff.vocab import MASK, PAD, UNK, existing_tokenizer, save_tokenizer, train_tokenizer
 
 log = logging.getLogger("textdiff")
 
@@ -59,6 +60,8 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
     else:
         batches = batched(corpus, config.train, trainer.step, rank, world)
     _watch(trainer, batches, valid.head(VALID_EXAMPLES), tokenizer, config, folder)
+    if accelerator.is_main_process:
+        _say_if_sound(trainer.ema, tokenizer, corpus)
     return folder
 
 
@@ -79,9 +82,7 @@ def _accelerator(config: TextRun) -> Accelerator:
     return accelerator
 
 
-def _watch(
-    trainer: Trainer[DiffusionLM], batches: Iterator[list[MicroBatch]], valid: Corpus, tokenizer: Tokenizer, config: TextRun, folder: Path
-) -> None:
+def _watch(trainer: Trainer[Any], batches: Iterator[list[MicroBatch]], valid: Corpus, tokenizer: Tokenizer, config: TextRun, folder: Path) -> None:
     """Consumes the steps: progress bar, metrics.jsonl, validation with samples, checkpoints. A signal to stop is obeyed after the step."""
     journal, signals = Journal(trainer, folder, config), Signals(trainer.accelerator)
     with signals:
@@ -92,7 +93,7 @@ def _watch(
                 rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
                 losses = trainer.validate(in_turn(valid, config.train.batch_size, rank, world))
                 if trainer.accelerator.is_main_process:
-                    journal.validation(losses, _context_gain(trainer.ema, valid), _samples(trainer.ema, tokenizer))
+                    journal.validation(losses, _context_gain(trainer.ema, valid), [*map(tokenizer.decode, _samples(trainer.ema, tokenizer))])
             stopped = signals.received()
             if done.step % config.train.save_every == 0 or last or stopped:
                 trainer.save()
@@ -103,6 +104,20 @@ def _watch(
                 log.warning("stopped after step %d, which is saved: go on with --resume", done.step)
                 raise KeyboardInterrupt
     journal.close()
+
+
+def steps_within(config: TextRun, seconds: float, trial: int = 8) -> int:
+    """How many steps of a run fit into so many seconds on this machine, by a short trial; at least 1."""
+    texts, accelerator = open_texts(config.data), _accelerator(config)
+    tokenizer = train_tokenizer(texts.train(), config.tokenizer)
+    corpus = Corpus.of(examples(_beginning(texts, config), tokenizer, config.data))
+    trainer = Trainer(_model(config, tokenizer, corpus), config.train, Path(config.run) / "state", accelerator)
+    steps = trainer.train(batched(corpus, config.train, 0, 0, 1))
+    next(steps)  # slower than the others
+    began = time.perf_counter()
+    for _ in islice(steps, trial):
+        pass
+    return max(1, round(seconds * trial / (time.perf_counter() - began)))
 
 
 class Signals:
@@ -132,7 +147,7 @@ class Signals:
 class Journal:
     """What a person and a plot want to know of a run, on standard error, in metrics.jsonl and in the trackers."""
 
-    def __init__(self, trainer: Trainer[DiffusionLM], folder: Path, config: TextRun) -> None:
+    def __init__(self, trainer: Trainer[Any], folder: Path, config: TextRun) -> None:
         self.trainer, self.config, self.path = trainer, config, folder / "metrics.jsonl"
         self.main = trainer.accelerator.is_main_process
         self.tokens, self.since, self.began = 0, time.perf_counter(), time.perf_counter()
@@ -165,7 +180,8 @@ class Journal:
         step = self.trainer.step
         shown = "  ".join(f"{level:+.0f}: {value:.2f}" for level, value in gain.items())
         tqdm.write(f"step {step}: validation {' '.join(f'{n} {v:.3f}' for n, v in losses.items())}", file=self.bar.fp)
-        tqdm.write(f"  context gain in nats a word, by log SNR  {shown}", file=self.bar.fp)
+        if gain:
+            tqdm.write(f"  context gain in nats a word, by log SNR  {shown}", file=self.bar.fp)
         for sample in samples:
             tqdm.write(f"  | {sample}", file=self.bar.fp)
         gains = {f"context_gain/{level:g}": value for level, value in gain.items()}
@@ -185,7 +201,7 @@ class Journal:
             self.trainer.accelerator.log({k: v for k, v in line.items() if isinstance(v, float)}, step=line["step"])
 
 
-def save_model(model: DiffusionLM, folder: Path) -> None:
+def save_model(model: DiffusionLM | Autoregressive, folder: Path) -> None:
     """Replaces weights and configuration in `folder`, each file as a whole; the tokenizer is there already."""
     aside = folder.with_name("model.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -195,9 +211,13 @@ def save_model(model: DiffusionLM, folder: Path) -> None:
     aside.rmdir()
 
 
-def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM:
+def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM | Autoregressive:
     torch.manual_seed(config.train.seed)
-    model = DiffusionLM(DiffusionLMConfig(vocab_size=tokenizer.get_vocab_size(), length=config.data.length, **asdict(config.model)))
+    options: dict[str, Any] = asdict(config.model)
+    sizes: dict[str, Any] = {"vocab_size": tokenizer.get_vocab_size(), "length": config.data.length}
+    if options.pop("family") == "autoregressive":
+        return Autoregressive(AutoregressiveConfig(**sizes, **{name: options[name] for name in ("width", "depth", "heads", "dropout")}))
+    model = DiffusionLM(DiffusionLMConfig(**sizes, **options))
     model.schedule()  # an impossible one is refused here, not at the first step
     tokens = np.bincount(corpus.tokens, minlength=model.config.vocab_size)
     lengths = np.bincount(corpus.sizes, minlength=model.config.length + 1)
@@ -205,15 +225,25 @@ def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM
     return model
 
 
-def _context_gain(model: DiffusionLM, valid: Corpus) -> dict[float, float]:
+def _context_gain(model: DiffusionLM | Autoregressive, valid: Corpus) -> dict[float, float]:
+    if not isinstance(model, DiffusionLM):
+        return {}
     rows = [valid[i] for i in range(min(128, len(valid)))]
     tensors = collate(rows, np.arange(len(rows)))
     return context_gain(model, tensors["ids"].to(model.device), tensors["mask"].to(model.device), LEVELS)
 
 
-def _samples(model: DiffusionLM, tokenizer: Tokenizer, n: int = 4) -> list[str]:
+def _samples(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, n: int = 4) -> list[list[int]]:
     *_, draft = generate(model, tokenizer, from_noise(model, n, seed=0), Sampling())
-    return [tokenizer.decode(ids) for ids in draft.sentences()]
+    return draft.sentences()
+
+
+def _say_if_sound(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, corpus: Corpus) -> None:
+    """One line after every training."""
+    samples, training = [tuple(ids) for ids in _samples(model, tokenizer, 64)], [tuple(corpus[i].tolist()) for i in range(len(corpus))]
+    marks = {i for i in map(tokenizer.token_to_id, (PAD, UNK, MASK)) if i is not None}
+    wrong = complaints(samples, training, marks)
+    log.log(logging.WARNING if wrong else logging.INFO, "64 samples: %s", "; ".join(wrong) or "nothing is plainly wrong with them")
 
 
 def _beginning(texts: Texts, config: TextRun) -> Iterator[str]:

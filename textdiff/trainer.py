@@ -86,7 +86,7 @@ class Trainer(Generic[M]):
     def save(self) -> None:
         """A checkpoint of everything, from the main process."""
         if self.accelerator.is_main_process:
-            groups = {"model": self.raw.state_dict(), "ema": self.ema.state_dict()}
+            groups = {"model": _once(self.raw), "ema": _once(self.ema)}
             for number, optimizer in enumerate(self.optimizers):
                 groups[f"optimizer{number}"] = _flat(optimizer.state_dict()["state"])
             facts = {"step": self.step, "optimizer": self.config.optimizer, "torch": torch.__version__}
@@ -99,8 +99,8 @@ class Trainer(Generic[M]):
         if saved is None:
             return False
         try:
-            self.raw.load_state_dict(saved.tensors["model"])
-            self.ema.load_state_dict(saved.tensors["ema"])
+            for name, module in (("model", self.raw), ("ema", self.ema)):
+                module.load_state_dict(saved.tensors[name], strict=saved.tensors[name].keys() != _once(module).keys())
         except RuntimeError as error:
             raise InputError(f"the checkpoint in {self.folder} is of another model: {' '.join(str(error).split())[:300]}") from error
         if saved.facts["optimizer"] != self.config.optimizer:
@@ -152,6 +152,13 @@ def _optimizers(model: nn.Module, config: Train) -> list[torch.optim.Optimizer]:
     if not muon:
         return [adamw]
     return [torch.optim.Muon(muon.values(), lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"), adamw]
+
+
+def _once(module: nn.Module) -> dict[str, Tensor]:
+    """The module's state, with what has two names (tied weights) under the first."""
+    first: dict[int, str] = {}
+    state = module.state_dict(keep_vars=True)
+    return {name: tensor.detach() for name, tensor in state.items() if first.setdefault(id(tensor), name) == name}
 
 
 def _flat(state: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,0 +1,35 @@
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from textdiff.baselines import Bigram, shuffled
+
+SENTENCES = [(0, 1, 2), (0, 2), (1, 1, 2), (0, 1)] * 5
+
+
+def test_the_bigrams_probabilities_add_up_to_one_after_every_word():
+    bigram = Bigram(SENTENCES, vocab_size=4)
+    for before in range(5):
+        assert sum(bigram.probability(token, before) for token in range(5)) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_sentences_likelihood_is_the_product_of_its_bigrams():
+    bigram = Bigram(SENTENCES, vocab_size=4)
+    p = bigram.probability(0, 4) * bigram.probability(2, 0) * bigram.probability(4, 2)
+    assert np.exp(-bigram.nats((0, 2))) == pytest.approx(p, rel=1e-12)
+
+
+def test_bigram_samples_have_the_bigrams_of_the_text():
+    samples = Bigram(SENTENCES, vocab_size=4).sample(20_000, seed=0)
+    firsts = Counter(sentence[0] for sentence in samples)
+    assert firsts[0] / 20_000 == pytest.approx(0.75, abs=0.02)
+    assert {pair for s in samples for pair in pairwise(s)} <= {(0, 1), (0, 2), (1, 1), (1, 2)}
+
+
+def test_shuffled_sentences_hold_the_words_of_the_text():
+    text = [(1, 2, 3, 4, 5), (6, 7, 8, 9)]
+    mixed = shuffled(text, 2, seed=0)
+    assert {tuple(sorted(sentence)) for sentence in mixed} == set(text)
+    assert mixed not in (text, text[::-1])

@@ -1,0 +1,72 @@
+"""What a text model is measured against: counting models, and the configurations of trained ones. Knows tokens, not how anything is judged."""
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from textdiff.config import TextRun
+from textdiff.metrics import Sentence
+
+
+def autoregressive(config: TextRun, seed: int = 0) -> TextRun:
+    """GPT-2's shape at the run's width and depth, by AdamW at GPT-2's usual rate."""
+    return replace(
+        config,
+        model=replace(config.model, family="autoregressive"),
+        train=replace(config.train, optimizer="adamw", lr=1e-3, seed=seed),
+    )
+
+
+def diffusion_lm(config: TextRun) -> TextRun:
+    """Diffusion-LM's recipe (arXiv:2205.14217) at the run's width and depth: x0 objective with rounding, sqrt schedule, 16-d embeddings,
+    AdamW at 1e-4, no self-conditioning. Ours keeps the embeddings' norm fixed, theirs lets it grow."""
+    return replace(
+        config,
+        model=replace(config.model, objective="x0", schedule="sqrt", embed_dim=16, self_condition=0.0, reveal=0.0, dropout=0.1),
+        train=replace(config.train, optimizer="adamw", lr=1e-4, warmup=0, weight_decay=0.0),
+    )
+
+
+def shuffled(sentences: Sequence[Sentence], n: int, seed: int) -> list[Sentence]:
+    """Sentences with their words in random order: the right words without grammar."""
+    dice = random.Random(seed)
+    return [tuple(dice.sample(sentence, len(sentence))) for sentence in dice.sample(sentences, min(n, len(sentences)))]
+
+
+class Bigram:
+    """p(word | word before), absolute discounting by 0.75 down to unigrams and those to uniform (Ney et al., 1994)."""
+
+    def __init__(self, sentences: Sequence[Sentence], vocab_size: int, discount: float = 0.75) -> None:
+        self.edge, self.discount, self.size = vocab_size, discount, vocab_size + 1
+        self.after: dict[int, Counter[int]] = defaultdict(Counter)
+        for sentence in sentences:
+            for before, token in zip((self.edge, *sentence), (*sentence, self.edge), strict=True):
+                self.after[before][token] += 1
+        self.unigram = sum(self.after.values(), Counter[int]())
+
+    def probability(self, token: int, before: int) -> float:
+        lower = self._discounted(self.unigram, token, 1 / self.size)
+        return self._discounted(self.after[before], token, lower) if before in self.after else lower
+
+    def nats(self, sentence: Sentence) -> float:
+        pairs = zip((self.edge, *sentence), (*sentence, self.edge), strict=True)
+        return -sum(math.log(self.probability(token, before)) for before, token in pairs)
+
+    def sample(self, n: int, seed: int) -> list[Sentence]:
+        """From the counts as they are."""
+        dice = random.Random(seed)
+        return [tuple(self._walk(dice)) for _ in range(n)]
+
+    def _walk(self, dice: random.Random) -> Iterator[int]:
+        token = self.edge
+        while True:
+            (token,) = dice.choices(list(self.after[token]), list(self.after[token].values()))
+            if token == self.edge:
+                return
+            yield token
+
+    def _discounted(self, counts: Counter[int], token: int, lower: float) -> float:
+        total = counts.total()
+        return max(0.0, counts[token] - self.discount) / total + self.discount * len(counts) / total * lower
