@@ -17,7 +17,7 @@ from typing import Any
 from textdiff import grammar
 from textdiff.cli import hush_libraries
 from textdiff.config import Sampling
-from textdiff.generate import from_noise, generate, load
+from textdiff.generate import finished, from_noise, generate, load
 
 N, STEPS = 500, 32
 RUNS = {
@@ -79,8 +79,7 @@ def write(run: str) -> list[str]:
     """N sentences as the grammar spells them: tokens with single spaces."""
     model, tokenizer = load(run)
     drafts = generate(model, tokenizer, from_noise(model, N, seed=1), Sampling(steps=STEPS, seed=1, batch_size=250))
-    done = (ids for draft in drafts if draft.step == draft.steps for ids in draft.sentences())
-    return [" ".join(tokenizer.id_to_token(i) for i in ids) for ids in done]
+    return [" ".join(tokenizer.id_to_token(i) for i in ids) for ids in finished(drafts)]
 
 
 def unigram_entropy(sentences: list[str]) -> float:

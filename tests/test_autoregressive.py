@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from textdiff.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.config import InputError, Sampling
-from textdiff.generate import continuing, from_noise, generate, infilling, load, rewriting
+from textdiff.generate import continuing, finished, from_noise, generate, infilling, load, rewriting
 from textdiff.vocab import MASK, PAD, UNK, encode, save_tokenizer
 
 
@@ -18,8 +18,7 @@ def gpt(tokenizer, corpus) -> Autoregressive:
 
 
 def written(gpt, tokenizer, task, **options) -> list[list[int]]:
-    drafts = list(generate(gpt, tokenizer, task, Sampling(**options)))
-    return [ids for draft in drafts if draft.step == draft.steps for ids in draft.sentences()]
+    return list(finished(generate(gpt, tokenizer, task, Sampling(**options))))
 
 
 @torch.no_grad()

@@ -86,6 +86,21 @@ def test_resuming_goes_on_with_the_options_of_the_run_and_those_given_now(run: s
     assert [line["step"] for line in lines if "ce" in line] == [1, 2, 3, 4, 5, 6]
 
 
+def test_resuming_to_fewer_steps_than_are_done_is_refused(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "at step 4 already" in refusal(capsys, "train", "--run", run, "--resume", "--train.steps", "2")
+
+
+def test_a_text_that_begins_with_dashes_is_a_text(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = printed(capsys, "continue", run, "--text", "--well-known place", "--n", "1", "--steps", "2")
+    assert line.startswith("--well-known place")
+
+
+def test_a_run_folder_is_judged_before_anything_heavy_is_imported(run: str) -> None:
+    code = f"import sys; from textdiff.cli import main\ntry: main(['train', '--run', {run!r}])\nfinally: assert 'torch' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, "already holds a run" in result.stderr) == (2, True), result.stderr
+
+
 def test_resuming_drops_a_line_of_the_log_that_was_cut_off(run: str, tmp_path: Path) -> None:
     log = Path(shutil.copytree(run, tmp_path / "run")) / "metrics.jsonl"
     whole = log.read_text()

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from textdiff.config import InputError, Sampling, Vocabulary
 from textdiff.diffusion.samplers import SAMPLERS
-from textdiff.generate import Draft, Task, continuing, from_noise, generate, infilling, load, rewriting
+from textdiff.generate import Draft, Task, continuing, finished, from_noise, generate, infilling, load, rewriting
 from textdiff.vocab import MASK, PAD, UNK, encode, save_tokenizer, train_tokenizer
 
 TEXT = "the king sees a small dog ."
@@ -18,8 +18,7 @@ def draw(model, tokenizer):
     """`draw(task, steps=..., ...)`: the finished sentences as lists of ids."""
 
     def sentences(task: Task, **options: object) -> list[list[int]]:
-        drafts = list(generate(model, tokenizer, task, Sampling(**{"steps": 4} | options)))
-        return [ids for draft in drafts if draft.step == draft.steps for ids in draft.sentences()]
+        return list(finished(generate(model, tokenizer, task, Sampling(**{"steps": 4} | options))))
 
     return sentences
 
@@ -110,12 +109,27 @@ def test_every_sampler_draws_from_a_model_of_every_objective(new_model, tokenize
 
 
 def test_every_batch_has_a_draft_a_step(model, tokenizer):
-    drafts = generate(model, tokenizer, from_noise(model, 5, seed=0), Sampling(steps=3, batch_size=2))
-    assert [(draft.first, draft.step, draft.steps) for draft in drafts] == [(first, step, 3) for first in (0, 2, 4) for step in (1, 2, 3)]
+    drafts = list(generate(model, tokenizer, from_noise(model, 5, seed=0), Sampling(steps=3, batch_size=2)))
+    assert [(len(draft.rows), draft.step, draft.steps) for draft in drafts] == [(n, step, 3) for n in (2, 2, 1) for step in (1, 2, 3)]
+    assert sorted(row for draft in drafts if draft.step == 3 for row in draft.rows) == list(range(5))
+
+
+def test_sentences_of_about_one_length_are_drawn_together(model, tokenizer):
+    """So that nothing is computed on padding where two batches hold the short and the long ones."""
+    mask = torch.arange(9) < torch.tensor([[2], [9], [2], [9]])
+    task = Task(torch.zeros(4, 9, dtype=torch.long), mask, torch.zeros_like(mask))
+    widths = {draft.ids.shape[1] for draft in generate(model, tokenizer, task, Sampling(steps=1, batch_size=2))}
+    assert widths == {2, 9}
+    assert [len(ids) for ids in finished(generate(model, tokenizer, task, Sampling(steps=1, batch_size=2)))] == [2, 9, 2, 9]
+
+
+def test_a_strength_too_small_for_any_noise_returns_the_text(new_model, tokenizer, ids):
+    model = new_model(schedule="cosine").eval()
+    assert list(finished(generate(model, tokenizer, rewriting(model, ids, 2, strength=1e-12), Sampling()))) == [ids] * 2
 
 
 def test_a_draft_gives_its_sentences_without_their_padding():
-    draft = Draft(0, 1, 1, torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([[True, True, True], [True, True, False]]))
+    draft = Draft([0, 1], 1, 1, torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([[True, True, True], [True, True, False]]))
     assert draft.sentences() == [[5, 6, 7], [8, 9]]
 
 
@@ -251,8 +265,8 @@ def test_a_temperature_needs_objective_ce(new_model, tokenizer, objective):
 @pytest.mark.parametrize("part", ["", "model"])
 def test_a_saved_model_draws_the_same_sentences(saved, draw, tokenizer, part):
     model, loaded = load(str(saved / part))
-    *_, last = generate(model, loaded, from_noise(model, 3, seed=0), Sampling(steps=4))
-    assert last.sentences() == draw(from_noise(model, 3, seed=0))
+    sentences = list(finished(generate(model, loaded, from_noise(model, 3, seed=0), Sampling(steps=4))))
+    assert sentences == draw(from_noise(model, 3, seed=0))
 
 
 @pytest.mark.parametrize("name", ["missing", "./missing/run", "/no/such/run", "no/such-run"])

@@ -101,18 +101,21 @@ def test_what_is_copied_is_found():
 @pytest.mark.parametrize(
     ("sentences", "complaint"),
     [
-        ([(0, 0, 5), (0, 0, 6), (0, 7, 0)], "[UNK] or [PAD]"),
         ([(5, 6, 7)] * 3, "collapsed"),
         ([(5, 5, 5, 5), (5, 5, 5), (5, 5)], "collapsed"),
         ([(1, 2, 3), (4, 5, 6)], "copied"),
     ],
 )
 def test_what_is_plainly_wrong_is_said(sentences, complaint):
-    assert any(complaint in said for said in complaints(sentences, [(1, 2, 3), (4, 5, 6), (7, 8, 9)], marks={0}))
+    assert any(complaint in said for said in complaints(sentences, [(1, 2, 3), (4, 5, 6), (7, 8, 9)], unknown=0))
 
 
 def test_nothing_is_said_of_sound_samples():
-    assert complaints([(1, 5, 9), (4, 2, 3), (7, 8, 6)], [(1, 2, 3), (4, 5, 6), (7, 8, 9)], marks={0}) == []
+    assert complaints([(1, 5, 9), (4, 2, 3), (7, 8, 6)], [(1, 2, 3), (4, 5, 6), (7, 8, 9)], unknown=0) == []
+
+
+def test_a_training_text_of_unknown_words_is_said():
+    assert "[UNK]" in complaints([(1, 5, 9), (4, 2, 3)], [(0, 2, 3), (4, 5, 0)], unknown=0)[0]
 
 
 def test_two_samples_of_one_text_cannot_be_told_apart_and_others_can():

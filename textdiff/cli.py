@@ -19,12 +19,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from textdiff import __version__
 from textdiff.config import Evaluation, InputError, Sampling, TextRun, check
+from textdiff.folder import check_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from textdiff.autoregressive import Autoregressive
-    from textdiff.generate import Task
+    from textdiff.generate import Draft, Task
     from textdiff.lm import DiffusionLM
 
 MODEL_HELP = "A run folder, its model/ folder, or a model's name on the Hugging Face hub."
@@ -75,7 +76,7 @@ def nearest_name(message: str) -> str:
         return ""
     wanted = next(group for group in found.groups() if group).lstrip("-")
     near = difflib.get_close_matches(wanted, _names(), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    return f" (did you mean {'' if near[0] in COMMANDS or '.' in near[0] else '--'}{near[0]}?)" if near else ""
 
 
 def _names() -> list[str]:
@@ -189,10 +190,11 @@ def _generation_options(parser: Parser, n: int) -> None:
 
 
 def run_train(options: Namespace) -> None:
+    config = TextRun(**{field.name: options[field.name] for field in fields(TextRun)})
+    check_folder(config, options.resume, options.overwrite)  # before anything slow is imported
+    hush_libraries()
     from textdiff.run import train
 
-    hush_libraries()
-    config = TextRun(**{field.name: options[field.name] for field in fields(TextRun)})
     train(config, resume=options.resume, overwrite=options.overwrite)
 
 
@@ -217,7 +219,7 @@ def run_rewrite(options: Namespace) -> None:
 
 
 def run_infill(options: Namespace) -> None:
-    for mark in re.findall(r"\[\w+\]", options.text):
+    for mark in re.findall(r"\[[A-Za-z_]+\]", options.text):
         check(mark == "[MASK]", "a word to be filled in --text", "written [MASK]", mark)
     model, tokenizer = _load(options)
     from textdiff.generate import infilling
@@ -264,7 +266,14 @@ def _load(options: Namespace) -> "tuple[DiffusionLM | Autoregressive, Tokenizer]
 
 
 def _generated(options: Namespace, model: "DiffusionLM | Autoregressive", tokenizer: "Tokenizer", task: "Task") -> Iterator[list[int]]:
-    """The task's sequences as they are done, with a progress bar, or all drafts, on standard error."""
+    """The task's sequences as they are done."""
+    from textdiff.generate import finished
+
+    return finished(_watched(options, model, tokenizer, task))
+
+
+def _watched(options: Namespace, model: "DiffusionLM | Autoregressive", tokenizer: "Tokenizer", task: "Task") -> "Iterator[Draft]":
+    """Drafts, with a progress bar, or with all of them, on standard error."""
     from tqdm import tqdm
 
     from textdiff.generate import generate
@@ -275,17 +284,18 @@ def _generated(options: Namespace, model: "DiffusionLM | Autoregressive", tokeni
             bar.total = draft.steps * -(-options.n // options.batch_size)
             bar.update()
             if options.show_steps:
-                for index, ids in enumerate(draft.sentences(), draft.first):
-                    print(f"step {draft.step:3d}  sentence {index}: {tokenizer.decode(ids)}", file=sys.stderr)
-            if draft.step == draft.steps:
-                with bar.external_write_mode():
-                    yield from draft.sentences()
+                for row, ids in zip(draft.rows, draft.sentences(), strict=True):
+                    print(f"step {draft.step:3d}  sentence {row}: {tokenizer.decode(ids)}", file=sys.stderr)
+            yield draft
 
 
 def _print(options: Namespace, texts: Iterable[str]) -> None:
+    from tqdm import tqdm
+
     for index, text in enumerate(texts):
         line = json.dumps({"index": index, "seed": options.seed, "text": text}, ensure_ascii=False)
-        print(line if options.format == "jsonl" else "\\n".join(text.splitlines()), flush=True)
+        tqdm.write(line if options.format == "jsonl" else "\\n".join(text.splitlines()))  # without tearing a progress bar
+        sys.stdout.flush()
 
 
 def hush_libraries() -> None:
@@ -298,9 +308,9 @@ def hush_libraries() -> None:
 
 
 def _underscored(argument: str) -> str:
-    """--show-steps and --show_steps are the same option."""
+    """--show-steps and --show_steps are the same option; what has spaces is a text."""
     name, equals, value = argument.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else argument
+    return "--" + name[2:].replace("-", "_") + equals + value if re.fullmatch(r"--[\w.-]+", name) else argument
 
 
 COMMANDS: dict[str, tuple[Callable[[Parser], None], Callable[[Namespace], None]]] = {

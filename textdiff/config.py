@@ -182,7 +182,7 @@ class Sampling:
     """How text is drawn from a model.
 
     Args:
-        steps: Steps of the sampler; heun calls the network twice a step, the others once.
+        steps: Steps of the sampler from pure noise (a rewrite takes `strength` of them); heun calls the network twice a step, the others once.
         sampler: ddpm (ancestral), ddim (deterministic), dpm_solver (DPM-Solver++ 2M), heun (probability-flow ODE).
         temperature: Of the word probabilities, for models trained with objective ce: below 1 safer, above 1 more varied. Nothing: the model's
             own (model.sampling_temperature).

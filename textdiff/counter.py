@@ -1,6 +1,6 @@
 """Randomness that is a function of counters: the same numbers whatever the batch, padding, process or device, with no state to save.
 
-SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) over int64 tensors. Training draws from it; samplers take torch generators.
+SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) over int64 tensors. Training and text generation draw from it.
 """
 
 import math

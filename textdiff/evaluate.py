@@ -27,7 +27,7 @@ from textdiff.autoregressive import Autoregressive
 from textdiff.baselines import Bigram, autoregressive, diffusion_lm, shuffled
 from textdiff.config import Data, Evaluation, InputError, Model, Sampling, TextRun, Train, Vocabulary
 from textdiff.data import Corpus, collate, examples
-from textdiff.generate import from_noise, generate, load
+from textdiff.generate import finished, from_noise, generate, load
 from textdiff.lm import DiffusionLM
 from textdiff.metrics import Sentence
 from textdiff.run import steps_within, train
@@ -114,10 +114,9 @@ def _written(
     sentences: list[Sentence] = []
     began = time.perf_counter()
     with tqdm(total=n, desc=f"sampling {name}", unit="sentence") as bar:
-        for draft in generate(model, tokenizer, from_noise(model, n, sampling.seed), sampling):
-            if draft.step == draft.steps:
-                sentences += map(tuple, draft.sentences())
-                bar.update(len(draft.ids))
+        for ids in finished(generate(model, tokenizer, from_noise(model, n, sampling.seed), sampling)):
+            sentences.append(tuple(ids))
+            bar.update()
     seconds = time.perf_counter() - began
     evaluations = sampling.steps * (2 if sampling.sampler == "heun" else 1) if isinstance(model, DiffusionLM) else max(map(len, sentences))
     nats, ode = _nats(name, model, scored, options)

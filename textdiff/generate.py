@@ -4,7 +4,7 @@ Sampling, rewriting, infilling and continuing differ only in the task: which wor
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -40,9 +40,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Draft:
-    """Sequences `first`, `first` + 1, ... of the task as of `step` out of `steps`; the last step's are the result."""
+    """The task's sequences `rows` as of `step` out of `steps`; the last step's are the result."""
 
-    first: int
+    rows: list[int]
     step: int
     steps: int
     ids: Int[Tensor, "b l"]
@@ -55,8 +55,9 @@ class Draft:
 def load(name: str) -> tuple[DiffusionLM | Autoregressive, Tokenizer]:
     """A model and its tokenizer from a run folder, its model/ folder, or the hub; on the GPU if there is one."""
     folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
-    if folder.is_dir() and not (folder / "config.json").exists():
-        raise InputError(f"{name} holds no model: no config.json in it or in {name}/model")
+    for file in ("config.json", "tokenizer.json"):
+        if folder.is_dir() and not (folder / file).exists():
+            raise InputError(f"{name} holds no model: no {file} in it or in {name}/model")
     source = str(folder) if folder.is_dir() else name
     if not folder.is_dir() and (folder.exists() or looks_local(name) or "/" not in name):
         raise InputError(f"{name} is not a folder: give a run folder, its model/ folder, or a hub name such as user/model")
@@ -133,16 +134,15 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
         return
     if options.temperature is not None and model.config.objective != "ce":
         raise InputError(f"--temperature needs a model trained with objective ce, this one has {model.config.objective}")
-    if task.strength == 0:
-        yield Draft(0, 0, 0, task.ids, task.mask)
-        return
     device = model.device
-    steps = max(1, math.ceil(options.steps * task.strength))
-    times = torch.linspace(task.strength, 0, steps + 1, dtype=torch.float64, device=device)
-    logsnrs = model.schedule()(times).float()
+    times = torch.linspace(task.strength, 0, max(1, math.ceil(options.steps * task.strength)) + 1, dtype=torch.float64, device=device)
+    logsnrs = model.schedule()(times).float().unique_consecutive()
+    steps = len(logsnrs) - 1
+    if steps == 0:  # no noise, no steps
+        yield Draft(list(range(len(task.ids))), 0, 0, task.ids, task.mask)
+        return
     banned = _banned(model, tokenizer)
-    for first in range(0, len(task.ids), options.batch_size):
-        rows = slice(first, first + options.batch_size)
+    for rows in _batches(task, options.batch_size):
         longest = int(task.mask[rows].sum(1).max())
         ids, mask, known = (part[rows, :longest].to(device) for part in (task.ids, task.mask, task.known))
         clean = model.vectors[ids]
@@ -151,7 +151,27 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
         denoise = denoiser(model, clean, known, mask, banned, options)
         for step in SAMPLERS[options.sampler](denoise, x, logsnrs, generator=noise):
             words = model.rounding(step.x0).masked_fill(banned, -torch.inf).argmax(-1)
-            yield Draft(first, step.index, steps, torch.where(known, ids, words).cpu(), mask.cpu())
+            yield Draft(rows, step.index, steps, torch.where(known, ids, words).cpu(), mask.cpu())
+
+
+def finished(drafts: Iterable[Draft]) -> Iterator[list[int]]:
+    """The results, in the task's order, each as soon as all before it are there."""
+    waiting: dict[int, list[int]] = {}
+    done = 0
+    for draft in drafts:
+        if draft.step == draft.steps:
+            waiting |= zip(draft.rows, draft.sentences(), strict=True)
+            while done in waiting:
+                yield waiting.pop(done)
+                done += 1
+
+
+def _batches(task: Task, size: int, pool: int = 16) -> Iterator[list[int]]:
+    """Rows of about one length together, so that little is computed on padding; sorted among `pool` batches, so that results come in good time."""
+    lengths = task.mask.sum(1)
+    for first in range(0, len(lengths), pool * size):
+        order = first + lengths[first : first + pool * size].argsort(stable=True)
+        yield from (rows.tolist() for rows in order.split(size))
 
 
 def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, banned: Tensor, options: Sampling) -> Denoiser:
@@ -178,13 +198,13 @@ def _left_to_right(model: Autoregressive, tokenizer: Tokenizer, task: Task, opti
         raise InputError("an autoregressive model can sample and continue, not rewrite or infill")
     steps = task.ids.shape[1]
     for first in range(0, len(task.ids), options.batch_size):
-        rows = slice(first, first + options.batch_size)
+        rows = list(range(len(task.ids)))[first : first + options.batch_size]
         ids, keys = task.ids[rows].to(model.device), _keys(options.seed, len(task.ids))[rows].to(model.device)
         drafts = model.generate_tokens(ids, beginning, keys, temperature=options.temperature or 1.0, banned=_banned(model, tokenizer))
         for step, ids in enumerate(drafts, beginning + 1):
             written = torch.arange(steps, device=ids.device) < step
-            yield Draft(first, step, steps + 1, ids.cpu(), (written & (ids != model.end)).cpu())
-        yield Draft(first, steps + 1, steps + 1, ids.cpu(), (ids != model.end).cpu())
+            yield Draft(rows, step, steps + 1, ids.cpu(), (written & (ids != model.end)).cpu())
+        yield Draft(rows, steps + 1, steps + 1, ids.cpu(), (ids != model.end).cpu())
 
 
 def _banned(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer) -> Bool[Tensor, " v"]:

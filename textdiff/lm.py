@@ -139,9 +139,7 @@ class DiffusionLM(PreTrainedModel):
             if self.config.objective != "ce":
                 prediction = PREDICTIONS[self.config.objective](x_t, logsnr, out)
                 return prediction, self._without(self.rounding(prediction.x0), banned)
-            if self.prior_weight > 0:
-                out = out + self.prior_weight * self.evidence(x_t, logsnr)
-            logits = self._without(out, banned)
+            logits = self._without(out + self.prior_weight * self.evidence(x_t, logsnr), banned)
             x0 = (logits / temperature).softmax(-1) @ self.vectors
             return PREDICTIONS["x0"](x_t, logsnr, x0), logits
 

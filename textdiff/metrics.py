@@ -82,16 +82,15 @@ class Copies:
         return self._grams[n]
 
 
-def complaints(sentences: Sequence[Sentence], training: Sequence[Sentence], marks: set[int]) -> list[str]:
-    """What is plainly wrong with samples; `marks` are the tokens that are no words. Empty where nothing is."""
-    tokens = [token for sentence in sentences for token in sentence]
+def complaints(sentences: Sequence[Sentence], training: Sequence[Sentence], unknown: int | None) -> list[str]:
+    """What is plainly wrong with samples, or with the training text, of which too much may be `unknown`. Empty where nothing is."""
     found = []
-    if sum(token in marks for token in tokens) > len(tokens) / 2:
-        found.append("most of it is [UNK] or [PAD]")
+    if sum(sentence.count(unknown) for sentence in training) > 0.2 * sum(map(len, training)):
+        found.append("a fifth of the training text is [UNK]: raise tokenizer.size or lower tokenizer.min_count")
     if len(set(sentences)) < len(sentences) / 2 or unigram_entropy(sentences) < 0.6 * unigram_entropy(training):
-        found.append("it has collapsed to a few words")
+        found.append("they have collapsed to a few words")
     if Copies(training).novel(sentences) < 0.05:
-        found.append("it is copied from the training text")
+        found.append("they are copied from the training text")
     return found
 
 

@@ -1,6 +1,5 @@
 """A text run, from its configuration to its run folder: config.yaml, metrics.jsonl, state/ (to resume) and model/ (all that sampling needs)."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -23,14 +22,15 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from textdiff.autoregressive import Autoregressive, AutoregressiveConfig
-from textdiff.config import InputError, Sampling, TextRun
+from textdiff.config import Sampling, TextRun
 from textdiff.data import SAMPLE, Corpus, MicroBatch, batched, collate, examples, in_turn, streamed
-from textdiff.generate import from_noise, generate
+from textdiff.folder import check_folder
+from textdiff.generate import finished, from_noise, generate
 from textdiff.lm import DiffusionLM, DiffusionLMConfig
 from textdiff.metrics import complaints, context_gain
 from textdiff.sources import Texts, open_texts
 from textdiff.trainer import Trainer, TrainStep
-from textdiff.vocab import MASK, PAD, UNK, existing_tokenizer, save_tokenizer, train_tokenizer
+from textdiff.vocab import UNK, existing_tokenizer, save_tokenizer, train_tokenizer
 
 log = logging.getLogger("textdiff")
 
@@ -40,10 +40,8 @@ LEVELS = (-6.0, -4.0, -3.0, -2.0, -1.0, 0.0)  # log SNRs at which the context ga
 
 def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains, with progress on standard error, and returns the run folder. What is wrong with the input is raised before any long work."""
-    _check_trackers(config.train.tracker_names)
-    folder = Path(config.run)
-    _check_folder(folder, config, resume, overwrite)
-    texts = open_texts(config.data)
+    check_folder(config, resume, overwrite)
+    folder, texts = Path(config.run), open_texts(config.data)
     accelerator = _accelerator(config)
     tokenizer = _tokenizer(texts, config, folder / "model" if resume else None, accelerator)
     corpus, valid = (Corpus.of(examples(part, tokenizer, config.data)) for part in (_beginning(texts, config), texts.valid))
@@ -61,7 +59,7 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
         batches = batched(corpus, config.train, trainer.step, rank, world)
     _watch(trainer, batches, valid.head(VALID_EXAMPLES), tokenizer, config, folder)
     if accelerator.is_main_process:
-        _say_if_sound(trainer.ema, tokenizer, corpus)
+        _say_if_sound(trainer.ema, tokenizer, corpus.head(SAMPLE), valid)
     return folder
 
 
@@ -234,16 +232,16 @@ def _context_gain(model: DiffusionLM | Autoregressive, valid: Corpus) -> dict[fl
 
 
 def _samples(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, n: int = 4) -> list[list[int]]:
-    *_, draft = generate(model, tokenizer, from_noise(model, n, seed=0), Sampling())
-    return draft.sentences()
+    return list(finished(generate(model, tokenizer, from_noise(model, n, seed=0), Sampling())))
 
 
-def _say_if_sound(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, corpus: Corpus) -> None:
+def _say_if_sound(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, corpus: Corpus, valid: Corpus) -> None:
     """One line after every training."""
     samples, training = [tuple(ids) for ids in _samples(model, tokenizer, 64)], [tuple(corpus[i].tolist()) for i in range(len(corpus))]
-    marks = {i for i in map(tokenizer.token_to_id, (PAD, UNK, MASK)) if i is not None}
-    wrong = complaints(samples, training, marks)
-    log.log(logging.WARNING if wrong else logging.INFO, "64 samples: %s", "; ".join(wrong) or "nothing is plainly wrong with them")
+    wrong = complaints(samples, training, tokenizer.token_to_id(UNK))
+    if max(_context_gain(model, valid).values(), default=1) < 0.1:
+        wrong.append("the context gain is near 0 at every noise level, so that samples are word salad: train longer")
+    log.log(logging.WARNING if wrong else logging.INFO, "checked 64 samples: %s", "; ".join(wrong) or "nothing is plainly wrong")
 
 
 def _beginning(texts: Texts, config: TextRun) -> Iterator[str]:
@@ -260,22 +258,6 @@ def _tokenizer(texts: Texts, config: TextRun, existing: Path | None, accelerator
         else:
             made = [train_tokenizer(_beginning(texts, config), config.tokenizer).to_str()]
     return Tokenizer.from_str(broadcast_object_list(made)[0])
-
-
-def _check_folder(folder: Path, config: TextRun, resume: bool, overwrite: bool) -> None:
-    if any((folder / name).exists() for name in ("state", "metrics.jsonl")) and not (resume or overwrite):
-        raise InputError(f"{folder} already holds a run: go on with --resume, replace it with --overwrite, or choose another --run")
-    if resume and (folder / "config.yaml").exists():
-        _check_same_run(folder / "config.yaml", config)
-
-
-def _check_same_run(path: Path, config: TextRun) -> None:
-    """Going on with other data, words or another network would quietly make it another run; the optimization may change."""
-    before, now = yaml.safe_load(path.read_text()), json.loads(json.dumps(asdict(config)))
-    for section in ("data", "tokenizer", "model"):
-        for name, value in now[section].items():
-            if before.get(section, {}).get(name) != value:
-                raise InputError(f"--resume cannot change {section}.{name}: leave it out, for the run goes on with its own {path}")
 
 
 def _prepare_folder(folder: Path, config: TextRun, tokenizer: Tokenizer, overwrite: bool) -> None:
@@ -299,9 +281,3 @@ def _forget_after(path: Path, step: int) -> None:
 
     if path.exists():
         path.write_text("".join(line + "\n" for line in path.read_text(errors="replace").splitlines() if kept(line)))
-
-
-def _check_trackers(names: list[str]) -> None:
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise InputError(f"train.trackers names {name}, which is not installed: pip install {name}")

@@ -137,6 +137,6 @@ def _checked(texts: Iterable[Any], source: str, limit: int | None, several: str)
             empty = False
             yield text
     for what, where in problems.items():
-        log.warning("%s: %s rows %s and were left out, the first is row %s%s", source, f"{len(where):,}", what, f"{where[0]:,}", several)
+        log.warning("%s: left out rows that %s: %s, the first is row %s%s", source, what, f"{len(where):,}", f"{where[0]:,}", several)
     if empty:
         raise InputError(f"{source} holds no usable text")

@@ -1,0 +1,38 @@
+"""What a run folder allows, told before anything slow is imported: no new run over an old one, no resumption as another run."""
+
+import importlib.util
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from textdiff.config import InputError, TextRun
+
+
+def check_folder(config: TextRun, resume: bool, overwrite: bool) -> None:
+    """Raises InputError if the run cannot go into its folder, or its trackers are not installed."""
+    folder = Path(config.run)
+    for name in config.train.tracker_names:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"train.trackers names {name}, which is not installed: pip install {name}")
+    if any((folder / name).exists() for name in ("state", "metrics.jsonl")) and not (resume or overwrite):
+        raise InputError(f"{folder} already holds a run: go on with --resume, replace it with --overwrite, or choose another --run")
+    if resume and (folder / "config.yaml").exists():
+        _check_same_run(folder / "config.yaml", config)
+        _check_steps(folder / "state", config)
+
+
+def _check_same_run(path: Path, config: TextRun) -> None:
+    """Going on with other data, words or another network would quietly make it another run; the optimization may change."""
+    before, now = yaml.safe_load(path.read_text()), json.loads(json.dumps(asdict(config)))
+    for section in ("data", "tokenizer", "model"):
+        for name, value in now[section].items():
+            if before.get(section, {}).get(name) != value:
+                raise InputError(f"--resume cannot change {section}.{name}: leave it out, for the run goes on with its own {path}")
+
+
+def _check_steps(state: Path, config: TextRun) -> None:
+    done = max((int(path.name.removeprefix("step-")) for path in state.glob("step-*")), default=0)
+    if done > config.train.steps:
+        raise InputError(f"{state.parent} is at step {done} already: with --resume, --train.steps must be at least that, got {config.train.steps}")
