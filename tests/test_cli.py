@@ -149,6 +149,11 @@ def test_a_signal_to_stop_is_obeyed_with_a_checkpoint_to_go_on_from(tmp_path: Pa
     assert (tmp_path / "run" / "state" / f"step-{step:08d}").is_dir()
 
 
+def test_a_model_that_has_learned_nothing_is_said_to_write_word_salad(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    main(["train", "--run", str(tmp_path / "run"), *TINY, "--train.steps", "1"])
+    assert "word salad" in caplog.messages[-1]
+
+
 def test_a_run_is_never_replaced_unasked(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--resume" in refusal(capsys, "train", "--run", run, *TINY)
 

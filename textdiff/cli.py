@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 MODEL_HELP = "A run folder, its model/ folder, or a model's name on the Hugging Face hub."
 EPILOGUE = {
     "train": (
-        "The log shows loss terms in nats a token or as a mean square (see --model.objective), and the context gain at each noise level: the nats "
-        "a word the model saves by reading its neighbours. If that stays at 0, samples will be word salad."
+        "The log shows the loss terms (ce: nats a word given its noisy vector; eps, x0: mean squares; round: nats a word given its nearly clean "
+        "vector; schedule: misfit of the adaptive schedule, negligible; in validation the noise levels are spread evenly) and, with objective ce, "
+        "the context gain: the nats a word that the model saves at each noise level by reading the neighbours. If that stays at 0, samples will be "
+        "word salad."
     ),
 }
 

@@ -224,8 +224,8 @@ def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM
 
 
 def _context_gain(model: DiffusionLM | Autoregressive, valid: Corpus) -> dict[float, float]:
-    if not isinstance(model, DiffusionLM):
-        return {}
+    if not isinstance(model, DiffusionLM) or model.config.objective != "ce":
+        return {}  # only these logits are probabilities
     rows = [valid[i] for i in range(min(128, len(valid)))]
     tensors = collate(rows, np.arange(len(rows)))
     return context_gain(model, tensors["ids"].to(model.device), tensors["mask"].to(model.device), LEVELS)
