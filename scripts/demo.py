@@ -1,7 +1,8 @@
 """The five-minute tour: trains on the built-in grammar, judges 500 samples with the grammar itself, and shows a rewrite and an infill.
 
-Two models train side by side on half the cores each, the default objective and the plain eps-loss. Writes runs/demo/report.json: the shares of
-grammatical and of new sentences, the ratio of unigram entropies, and the seconds of training and sampling, for both.
+Two models train side by side on half the cores each, one by the x0-loss with rounding, one by the plain eps-loss. Writes
+runs/demo/report.json: the shares of grammatical and of new sentences, the ratio of unigram entropies, and the seconds of training and
+sampling, for both.
 """
 
 import json
@@ -91,7 +92,7 @@ def unigram_entropy(sentences: list[str]) -> float:
 
 def show(reports: dict[str, dict[str, Any]]) -> None:
     print(f"\n{N} samples, {STEPS} steps   grammatical   new, of those   entropy ratio   seconds of training, sampling")
-    for name, row in zip(("default (ce)", "eps-loss"), reports.values(), strict=True):
+    for name, row in zip(("x0 and rounding", "eps-loss"), reports.values(), strict=True):
         seconds = f"{row['seconds']['training']:.0f}, {row['seconds']['sampling']:.0f}"
         print(f"{name:24} {row['grammatical']:12.1%} {row['novel']:15.1%} {row['entropy_ratio']:15.3f}   {seconds}")
     print(f"{'a perfect model':24} {1:12.1%} {1 - grammar.TRAINING_SHARE:15.1%} {1:15.3f}")
