@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from textdiff import grammar
-from textdiff.cli import hush_libraries
+from textdiff.commands import hush_libraries
 from textdiff.config import Sampling
 from textdiff.generate import finished, from_noise, generate, load
 

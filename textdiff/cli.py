@@ -1,32 +1,21 @@
-"""The command line. Results go to standard output, progress and warnings to standard error; a mistake is one line and exit code 2.
+"""The command line: its parser, its options and its one-line errors. Imports nothing heavy, so that `--help` answers at once.
 
-Heavy imports wait until a command runs, so that `--help` answers at once.
+Results go to standard output, progress and warnings to standard error; a mistake is one line and exit code 2.
 """
 
 import difflib
-import importlib.util
-import json
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from textdiff import __version__
-from textdiff.config import Evaluation, InputError, Sampling, TextRun, check
-from textdiff.folder import check_folder
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-    from textdiff.autoregressive import Autoregressive
-    from textdiff.generate import Draft, Task
-    from textdiff.lm import DiffusionLM
+from textdiff import __version__, commands
+from textdiff.config import Evaluation, InputError, Sampling, TextRun
 
 MODEL_HELP = "A run folder, its model/ folder, or a model's name on the Hugging Face hub."
 EPILOGUE = {
@@ -96,13 +85,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     logging.basicConfig(format="textdiff: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("textdiff").setLevel(logging.INFO)
-    parser, commands = build_parser()
+    parser = build_parser()
     try:
         options = parser.parse_args(arguments)
         if options.subcommand == "train" and options.train.resume:
             options = parser.parse_args(with_saved_options(arguments, Path(options.train.run)))
         options = parser.instantiate(options)
-        commands[options.subcommand](options[options.subcommand])
+        _, run = COMMANDS[options.subcommand]
+        run(options[options.subcommand])
         sys.stdout.flush()
     except InputError as error:
         fail(str(error))
@@ -120,7 +110,7 @@ def with_saved_options(arguments: list[str], folder: Path) -> list[str]:
     return [arguments[0], "--config", str(saved), *arguments[1:]] if saved.exists() else arguments
 
 
-def build_parser() -> tuple[Parser, dict[str, Callable[[Namespace], None]]]:
+def build_parser() -> Parser:
     parser = Parser(prog="textdiff", description="Gaussian diffusion language models: train on your own text, sample, rewrite, infill, continue.")
     parser.add_argument("--version", action="version", version=__version__)
     subcommands = parser.add_subcommands(metavar="COMMAND", required=True)
@@ -129,7 +119,7 @@ def build_parser() -> tuple[Parser, dict[str, Callable[[Namespace], None]]]:
         subparser = Parser(description=summary, epilog=EPILOGUE.get(name))
         add_options(subparser)
         subcommands.add_subcommand(name, subparser, help=summary)
-    return parser, {name: run for name, (_, run) in COMMANDS.items()}
+    return parser
 
 
 def fail(message: str) -> NoReturn:
@@ -188,127 +178,6 @@ def _generation_options(parser: Parser, n: int) -> None:
     parser.add_argument("--show_steps", action="store_true", help="Show the sentences at every step, on standard error.")
 
 
-# --- what they do
-
-
-def run_train(options: Namespace) -> None:
-    config = TextRun(**{field.name: options[field.name] for field in fields(TextRun)})
-    check_folder(config, options.resume, options.overwrite)  # before anything slow is imported
-    hush_libraries()
-    from textdiff.run import train
-
-    train(config, resume=options.resume, overwrite=options.overwrite)
-
-
-def run_sample(options: Namespace) -> None:
-    model, tokenizer = _load(options)
-    from textdiff.generate import from_noise
-
-    task = from_noise(model, options.n, options.seed, options.length)
-    _print(options, map(tokenizer.decode, _generated(options, model, tokenizer, task)))
-
-
-def run_rewrite(options: Namespace) -> None:
-    check(0 <= options.strength <= 1, "--strength", "between 0 (the text itself) and 1 (only its length is kept)", options.strength)
-    model, tokenizer = _load(options)
-    from textdiff.generate import rewriting
-    from textdiff.vocab import encode
-
-    task = rewriting(model, encode(tokenizer, options.text), options.n, options.strength)
-    if options.strength == 0:
-        return _print(options, [options.text] * options.n)
-    _print(options, map(tokenizer.decode, _generated(options, model, tokenizer, task)))
-
-
-def run_infill(options: Namespace) -> None:
-    for mark in re.findall(r"\[[A-Za-z_]+\]", options.text):
-        check(mark == "[MASK]", "a word to be filled in --text", "written [MASK]", mark)
-    model, tokenizer = _load(options)
-    from textdiff.generate import infilling
-    from textdiff.vocab import MASK, encode, filled
-
-    given = encode(tokenizer, options.text)
-    task = infilling(model, given, options.n, tokenizer.token_to_id(MASK))
-    _print(options, (filled(tokenizer, options.text, given, ids) for ids in _generated(options, model, tokenizer, task)))
-
-
-def run_continue(options: Namespace) -> None:
-    model, tokenizer = _load(options)
-    from textdiff.generate import continuing
-    from textdiff.vocab import encode, following
-
-    beginning = options.text.rstrip()
-    given = encode(tokenizer, beginning)
-    task = continuing(model, given, options.n, options.seed, options.length)
-    generated = _generated(options, model, tokenizer, task)
-    _print(options, (beginning + following(tokenizer, given, ids[len(given) :]) for ids in generated))
-
-
-def run_evaluate(options: Namespace) -> None:
-    for module, package in (("matplotlib", "matplotlib"), ("sacrebleu", "sacrebleu"), ("sklearn", "scikit-learn")):
-        if importlib.util.find_spec(module) is None:
-            raise InputError(f"evaluating needs {package}: pip install 'textdiff[evaluate]'")
-    hush_libraries()
-    from textdiff.evaluate import evaluate, show
-
-    report = evaluate(options.model, Evaluation(**{field.name: options[field.name] for field in fields(Evaluation)}))
-    print("\n".join(show(report)))
-
-
-def _load(options: Namespace) -> "tuple[DiffusionLM | Autoregressive, Tokenizer]":
-    """The model, once what can be checked without it is checked."""
-    check(options.n >= 1, "--n", "at least 1", options.n)
-    if "text" in options:
-        check(bool(options.text.strip()), "--text", "a text", options.text)
-        check(options.text == options.text.encode("utf-8", "ignore").decode(), "--text", "valid UTF-8", ascii(options.text))
-    hush_libraries()
-    from textdiff.generate import load
-
-    return load(options.model)
-
-
-def _generated(options: Namespace, model: "DiffusionLM | Autoregressive", tokenizer: "Tokenizer", task: "Task") -> Iterator[list[int]]:
-    """The task's sequences as they are done."""
-    from textdiff.generate import finished
-
-    return finished(_watched(options, model, tokenizer, task))
-
-
-def _watched(options: Namespace, model: "DiffusionLM | Autoregressive", tokenizer: "Tokenizer", task: "Task") -> "Iterator[Draft]":
-    """Drafts, with a progress bar, or with all of them, on standard error."""
-    from tqdm import tqdm
-
-    from textdiff.generate import generate
-
-    sampling = Sampling(**{field.name: options[field.name] for field in fields(Sampling)})
-    with tqdm(total=0, unit="step", disable=options.show_steps or None, leave=False) as bar:
-        for draft in generate(model, tokenizer, task, sampling):
-            bar.total = draft.steps * -(-options.n // options.batch_size)
-            bar.update()
-            if options.show_steps:
-                for row, ids in zip(draft.rows, draft.sentences(), strict=True):
-                    print(f"step {draft.step:3d}  sentence {row}: {tokenizer.decode(ids)}", file=sys.stderr)
-            yield draft
-
-
-def _print(options: Namespace, texts: Iterable[str]) -> None:
-    from tqdm import tqdm
-
-    for index, text in enumerate(texts):
-        line = json.dumps({"index": index, "seed": options.seed, "text": text}, ensure_ascii=False)
-        tqdm.write(line if options.format == "jsonl" else "\\n".join(text.splitlines()))  # without tearing a progress bar
-        sys.stdout.flush()
-
-
-def hush_libraries() -> None:
-    """Progress bars and advice of the libraries are not ours to show."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
 def _underscored(argument: str) -> str:
     """--show-steps and --show_steps are the same option; what has spaces is a text."""
     name, equals, value = argument.partition("=")
@@ -316,10 +185,10 @@ def _underscored(argument: str) -> str:
 
 
 COMMANDS: dict[str, tuple[Callable[[Parser], None], Callable[[Namespace], None]]] = {
-    "train": (train_options, run_train),
-    "sample": (sample_options, run_sample),
-    "rewrite": (rewrite_options, run_rewrite),
-    "infill": (infill_options, run_infill),
-    "continue": (continue_options, run_continue),
-    "evaluate": (evaluate_options, run_evaluate),
+    "train": (train_options, commands.train),
+    "sample": (sample_options, commands.sample),
+    "rewrite": (rewrite_options, commands.rewrite),
+    "infill": (infill_options, commands.infill),
+    "continue": (continue_options, commands.continue_),
+    "evaluate": (evaluate_options, commands.evaluate),
 }

@@ -9,7 +9,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -54,36 +54,34 @@ class Row:
 def evaluate(name: str, options: Evaluation) -> dict[str, Any]:
     """Writes evaluation/ beside the model and returns what report.json holds."""
     model, tokenizer = load(name)
-    config = run_of(name)
-    folder = Path(options.out) if options.out else Path(name if (Path(name) / "config.yaml").exists() else Path(name).parent) / "evaluation"
-    held_out = options.data or config.data.valid
-    texts = open_texts(replace(config.data, streaming=False, valid=held_out, field=config.data.field))
+    home, config = run_of(name)
+    folder = Path(options.out) if options.out else home / "evaluation"
+    texts = open_texts(replace(config.data, streaming=False, valid=options.data or config.data.valid))
     training = _sentences(texts.train(), tokenizer, config.data)
-    real = _sentences(texts.valid, tokenizer, config.data)
-    random.Random(0).shuffle(real)
-    n = min(options.n, len(real) // 2)
-    if n < options.n:
-        log.warning("held-out text has %d sentences: %d for each half, instead of --n %d", len(real), n, options.n)
-    real, reference = real[:n], real[n : 2 * n]
-    scored = real[: options.scored]
-    budget = options.minutes * 60 if options.minutes else trained_seconds(Path(config.run) / "metrics.jsonl")
+    real, reference = _halves(_sentences(texts.valid, tokenizer, config.data), options.n)
+    n, scored = len(real), real[: options.scored]
+    budget = options.minutes * 60 if options.minutes else trained_seconds(home / "metrics.jsonl")
     teacher, _ = _trained("teacher", autoregressive(config, seed=1), tokenizer, folder, options.teacher_minutes * 60)
     assert isinstance(teacher, Autoregressive)
     sampling = Sampling(steps=options.steps, sampler=options.sampler, temperature=options.temperature, seed=options.seed, batch_size=250)
+
+    def counted_bigrams() -> Row:
+        bigram = Bigram(training, tokenizer.get_vocab_size())
+        return Row("bigram", bigram.sample(n, seed=0), np.array([bigram.nats(sentence) for sentence in scored]))
+
+    def same_budget(baseline: str, changed: TextRun, n: int, sampling: Sampling) -> Row:
+        trained, _ = _trained(baseline, changed, tokenizer, folder, budget)
+        return _written(baseline, trained, tokenizer, n, scored, sampling, options)
+
+    published = replace(sampling, steps=2000, sampler="ddpm", clamp=True)
+    baselines: dict[str, Callable[[], Row]] = {
+        "ar": lambda: same_budget("ar", autoregressive(config), n, sampling),
+        "diffusion-lm": lambda: same_budget("diffusion-lm", diffusion_lm(config), min(n, options.slow_n), published),
+        "bigram": counted_bigrams,
+        "shuffled": lambda: Row("shuffled", shuffled(training, n, seed=0)),
+    }
     rows = [Row("held-out text", real), _written("model", model, tokenizer, n, scored, sampling, options)]
-    for baseline in options.baselines:
-        if baseline == "bigram":
-            bigram = Bigram(training, tokenizer.get_vocab_size())
-            rows.append(Row(baseline, bigram.sample(n, seed=0), np.array([bigram.nats(sentence) for sentence in scored])))
-        elif baseline == "shuffled":
-            rows.append(Row(baseline, shuffled(training, n, seed=0)))
-        elif baseline == "ar":
-            trained, _ = _trained(baseline, autoregressive(config), tokenizer, folder, budget)
-            rows.append(_written(baseline, trained, tokenizer, n, scored, sampling, options))
-        else:
-            trained, _ = _trained(baseline, diffusion_lm(config), tokenizer, folder, budget)
-            published = replace(sampling, steps=2000, sampler="ddpm", clamp=True)
-            rows.append(_written(baseline, trained, tokenizer, min(n, options.slow_n), scored, published, options))
+    rows += [baselines[baseline]() for baseline in options.baselines]
     report = _report(rows, scored, reference, training, teacher, tokenizer)
     report["recovery"] = {"levels": LEVELS, **_recovery(model, scored)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,14 +91,23 @@ def evaluate(name: str, options: Evaluation) -> dict[str, Any]:
     return report
 
 
-def run_of(name: str) -> TextRun:
-    """The configuration of the run that a model belongs to."""
+def _halves(sentences: list[Sentence], n: int) -> tuple[list[Sentence], list[Sentence]]:
+    """n held-out sentences to be judged like any writer's, and as many others that writers are told apart from."""
+    if len(sentences) < 2 * n:
+        log.warning("held-out text has %d sentences: %d for each half, instead of --n %d", len(sentences), len(sentences) // 2, n)
+    n = min(n, len(sentences) // 2)
+    mixed = random.Random(0).sample(sentences, 2 * n)
+    return mixed[:n], mixed[n:]
+
+
+def run_of(name: str) -> tuple[Path, TextRun]:
+    """The folder and the configuration of the run that a model belongs to."""
     for path in (Path(name) / "config.yaml", Path(name).parent / "config.yaml"):
         if path.exists():
             saved = yaml.safe_load(path.read_text())
             saved["model"]["output_prior"] = tuple(saved["model"]["output_prior"])
             kinds = {"data": Data, "tokenizer": Vocabulary, "model": Model, "train": Train}
-            return TextRun(run=saved["run"], **{part: kind(**saved[part]) for part, kind in kinds.items()})
+            return path.parent, TextRun(run=saved["run"], **{part: kind(**saved[part]) for part, kind in kinds.items()})
     raise InputError(f"{name} has no config.yaml, which says what it was trained on: evaluate a run folder")
 
 
@@ -144,10 +151,7 @@ def _recovery(model: DiffusionLM | Autoregressive, scored: list[Sentence]) -> di
         return {}
     batch = next(_batches(scored, 200))
     ids, mask = batch["ids"].to(model.device), batch["mask"].to(model.device)
-    return {
-        "recovered": list(metrics.recovery(model, ids, mask, LEVELS).values()),
-        "context_gain": list(metrics.context_gain(model, ids, mask, LEVELS).values()),
-    }
+    return {"recovered": list(metrics.recovery(model, ids, mask, LEVELS).values())}
 
 
 def _trained(name: str, config: TextRun, tokenizer: Tokenizer, folder: Path, seconds: float) -> tuple[DiffusionLM | Autoregressive, Tokenizer]:

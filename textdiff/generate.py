@@ -197,8 +197,7 @@ def _left_to_right(model: Autoregressive, tokenizer: Tokenizer, task: Task, opti
     if task.strength < 1 or task.known[:, beginning:].any():
         raise InputError("an autoregressive model can sample and continue, not rewrite or infill")
     steps = task.ids.shape[1]
-    for first in range(0, len(task.ids), options.batch_size):
-        rows = list(range(len(task.ids)))[first : first + options.batch_size]
+    for rows in _batches(task, options.batch_size):
         ids, keys = task.ids[rows].to(model.device), _keys(options.seed, len(task.ids))[rows].to(model.device)
         drafts = model.generate_tokens(ids, beginning, keys, temperature=options.temperature or 1.0, banned=_banned(model, tokenizer))
         for step, ids in enumerate(drafts, beginning + 1):

@@ -151,8 +151,7 @@ class DiffusionLM(PreTrainedModel):
         ce (nats): cross-entropy of the words, given their noisy vectors. eps, x0: squared error a component. round (nats): cross-entropy of
         the word given its nearly clean vector. schedule: misfit of the adaptive schedule to the loss, which moves nothing but the schedule.
 
-        In evaluation mode log SNR is uniform over the whole range and no word is given, so that losses can be compared over time and between
-        schedules.
+        In evaluation mode log SNR is uniform over the whole range and no word is given: losses can be compared over time and schedules.
 
         Args:
             mask: true on real tokens.
@@ -179,12 +178,16 @@ class DiffusionLM(PreTrainedModel):
             terms = {"ce": mean(_cross_entropy(logits, ids))}
         else:
             error = LOSSES[self.config.objective](denoise, x0, logsnr, eps)
-            nearly_clean = diffuse(x0, torch.full_like(logsnr, self.config.logsnr_max), normal(index, x0.shape, stream=2))
-            terms = {self.config.objective: mean(error.mean(-1)), "round": mean(_cross_entropy(self.rounding(nearly_clean), ids))}
+            terms = {self.config.objective: mean(error.mean(-1)), "round": mean(self._rounding_loss(ids, x0, index))}
         if self.training and self.config.schedule == "adaptive":
-            ce = (_cross_entropy(logits.detach(), ids) * target).sum(1) / target.sum(1).clamp(min=1)
-            terms["schedule"] = mean(self._schedule_misfit(ce, logsnr).unsqueeze(1) * ~known.any(1, keepdim=True))
+            ce = (_cross_entropy(logits.detach(), ids) * mask).sum(1) / mask.sum(1)  # only used where no word is given
+            terms["schedule"] = mean((self._schedule_misfit(ce, logsnr) * ~known.any(1)).unsqueeze(1))
         return terms
+
+    def _rounding_loss(self, ids: Int[Tensor, "b l"], x0: Float[Tensor, "b l d"], index: Int[Tensor, " b"]) -> Float[Tensor, "b l"]:
+        """Nats of each word given its nearly clean vector: what keeps the embeddings apart."""
+        logsnr = torch.full((len(ids),), self.config.logsnr_max, device=x0.device)
+        return _cross_entropy(self.rounding(diffuse(x0, logsnr, normal(index, x0.shape, stream=2))), ids)
 
     @property
     def _target_share(self) -> float:

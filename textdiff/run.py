@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,11 +41,9 @@ LEVELS = (-6.0, -4.0, -3.0, -2.0, -1.0, 0.0)  # log SNRs at which the context ga
 def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains, with progress on standard error, and returns the run folder. What is wrong with the input is raised before any long work."""
     check_folder(config, resume, overwrite)
-    folder, texts = Path(config.run), open_texts(config.data)
-    accelerator = _accelerator(config)
-    tokenizer = _tokenizer(texts, config, folder / "model" if resume else None, accelerator)
-    corpus, valid = (Corpus.of(examples(part, tokenizer, config.data)) for part in (_beginning(texts, config), texts.valid))
-    model = _model(config, tokenizer, corpus)
+    folder = Path(config.run)
+    accelerator, texts, tokenizer, corpus, model = _prepared(config, folder / "model" if resume else None)
+    valid = Corpus.of(examples(texts.valid, tokenizer, config.data))
     if accelerator.is_main_process:  # nothing was written or replaced until here, where all that can be wrong has been seen
         _prepare_folder(folder, config, tokenizer, overwrite)
     accelerator.wait_for_everyone()
@@ -61,6 +59,24 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
     if accelerator.is_main_process:
         _say_if_sound(trainer.ema, tokenizer, corpus.head(SAMPLE), valid)
     return folder
+
+
+class Prepared(NamedTuple):
+    """What a run starts from; nothing of it is on disk yet."""
+
+    accelerator: Accelerator
+    texts: Texts
+    tokenizer: Tokenizer
+    corpus: Corpus
+    model: DiffusionLM | Autoregressive
+
+
+def _prepared(config: TextRun, existing: Path | None) -> Prepared:
+    """`existing` is a model folder whose tokenizer is to be kept."""
+    texts, accelerator = open_texts(config.data), _accelerator(config)
+    tokenizer = _tokenizer(texts, config, existing, accelerator)
+    corpus = Corpus.of(examples(_beginning(texts, config), tokenizer, config.data))
+    return Prepared(accelerator, texts, tokenizer, corpus, _model(config, tokenizer, corpus))
 
 
 def _accelerator(config: TextRun) -> Accelerator:
@@ -106,10 +122,8 @@ def _watch(trainer: Trainer[Any], batches: Iterator[list[MicroBatch]], valid: Co
 
 def steps_within(config: TextRun, seconds: float, trial: int = 8) -> int:
     """How many steps of a run fit into so many seconds on this machine, by a short trial; at least 1."""
-    texts, accelerator = open_texts(config.data), _accelerator(config)
-    tokenizer = train_tokenizer(texts.train(), config.tokenizer)
-    corpus = Corpus.of(examples(_beginning(texts, config), tokenizer, config.data))
-    trainer = Trainer(_model(config, tokenizer, corpus), config.train, Path(config.run) / "state", accelerator)
+    accelerator, _, _, corpus, model = _prepared(config, None)
+    trainer = Trainer(model, config.train, Path(config.run) / "state", accelerator)
     steps = trainer.train(batched(corpus, config.train, 0, 0, 1))
     next(steps)  # slower than the others
     began = time.perf_counter()

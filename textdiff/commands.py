@@ -1,0 +1,140 @@
+"""What each command does once its options are read. Every heavy import waits until its command runs."""
+
+import importlib.util
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+from textdiff.config import Evaluation, InputError, Sampling, TextRun, check
+from textdiff.folder import check_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from textdiff.autoregressive import Autoregressive
+    from textdiff.generate import Draft, Task
+    from textdiff.lm import DiffusionLM
+
+
+def train(options: Namespace) -> None:
+    config = TextRun(**{field.name: options[field.name] for field in fields(TextRun)})
+    check_folder(config, options.resume, options.overwrite)  # before anything slow is imported
+    hush_libraries()
+    from textdiff import run
+
+    run.train(config, resume=options.resume, overwrite=options.overwrite)
+
+
+def sample(options: Namespace) -> None:
+    model, tokenizer = _load(options)
+    from textdiff.generate import from_noise
+
+    task = from_noise(model, options.n, options.seed, options.length)
+    _print(options, map(tokenizer.decode, _generated(options, model, tokenizer, task)))
+
+
+def rewrite(options: Namespace) -> None:
+    check(0 <= options.strength <= 1, "--strength", "between 0 (the text itself) and 1 (only its length is kept)", options.strength)
+    model, tokenizer = _load(options)
+    from textdiff.generate import rewriting
+    from textdiff.vocab import encode
+
+    task = rewriting(model, encode(tokenizer, options.text), options.n, options.strength)
+    if options.strength == 0:
+        return _print(options, [options.text] * options.n)
+    _print(options, map(tokenizer.decode, _generated(options, model, tokenizer, task)))
+
+
+def infill(options: Namespace) -> None:
+    for mark in re.findall(r"\[[A-Za-z_]+\]", options.text):
+        check(mark == "[MASK]", "a word to be filled in --text", "written [MASK]", mark)
+    model, tokenizer = _load(options)
+    from textdiff.generate import infilling
+    from textdiff.vocab import MASK, encode, filled
+
+    given = encode(tokenizer, options.text)
+    task = infilling(model, given, options.n, tokenizer.token_to_id(MASK))
+    _print(options, (filled(tokenizer, options.text, given, ids) for ids in _generated(options, model, tokenizer, task)))
+
+
+def continue_(options: Namespace) -> None:
+    model, tokenizer = _load(options)
+    from textdiff.generate import continuing
+    from textdiff.vocab import encode, following
+
+    beginning = options.text.rstrip()
+    given = encode(tokenizer, beginning)
+    task = continuing(model, given, options.n, options.seed, options.length)
+    generated = _generated(options, model, tokenizer, task)
+    _print(options, (beginning + following(tokenizer, given, ids[len(given) :]) for ids in generated))
+
+
+def evaluate(options: Namespace) -> None:
+    for module, package in (("matplotlib", "matplotlib"), ("sacrebleu", "sacrebleu"), ("sklearn", "scikit-learn")):
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"evaluating needs {package}: pip install 'textdiff[evaluate]'")
+    hush_libraries()
+    from textdiff import evaluate as evaluation
+
+    report = evaluation.evaluate(options.model, Evaluation(**{field.name: options[field.name] for field in fields(Evaluation)}))
+    print("\n".join(evaluation.show(report)))
+
+
+def _load(options: Namespace) -> "tuple[DiffusionLM | Autoregressive, Tokenizer]":
+    """The model, once what can be checked without it is checked."""
+    check(options.n >= 1, "--n", "at least 1", options.n)
+    if "text" in options:
+        check(bool(options.text.strip()), "--text", "a text", options.text)
+        check(options.text == options.text.encode("utf-8", "ignore").decode(), "--text", "valid UTF-8", ascii(options.text))
+    hush_libraries()
+    from textdiff.generate import load
+
+    return load(options.model)
+
+
+def _generated(options: Namespace, model: "DiffusionLM | Autoregressive", tokenizer: "Tokenizer", task: "Task") -> Iterator[list[int]]:
+    """The task's sequences as they are done."""
+    from textdiff.generate import finished
+
+    return finished(_watched(options, model, tokenizer, task))
+
+
+def _watched(options: Namespace, model: "DiffusionLM | Autoregressive", tokenizer: "Tokenizer", task: "Task") -> "Iterator[Draft]":
+    """Drafts, with a progress bar, or with all of them, on standard error."""
+    from tqdm import tqdm
+
+    from textdiff.generate import generate
+
+    sampling = Sampling(**{field.name: options[field.name] for field in fields(Sampling)})
+    with tqdm(total=0, unit="step", disable=options.show_steps or None, leave=False) as bar:
+        for draft in generate(model, tokenizer, task, sampling):
+            bar.total = draft.steps * -(-options.n // options.batch_size)
+            bar.update()
+            if options.show_steps:
+                for row, ids in zip(draft.rows, draft.sentences(), strict=True):
+                    print(f"step {draft.step:3d}  sentence {row}: {tokenizer.decode(ids)}", file=sys.stderr)
+            yield draft
+
+
+def _print(options: Namespace, texts: Iterable[str]) -> None:
+    from tqdm import tqdm
+
+    for index, text in enumerate(texts):
+        line = json.dumps({"index": index, "seed": options.seed, "text": text}, ensure_ascii=False)
+        tqdm.write(line if options.format == "jsonl" else "\\n".join(text.splitlines()))  # without tearing a progress bar
+        sys.stdout.flush()
+
+
+def hush_libraries() -> None:
+    """Progress bars and advice of the libraries are not ours to show."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
