@@ -22,7 +22,7 @@ def test_a_sentences_likelihood_is_the_product_of_its_bigrams():
 
 
 def test_bigram_samples_have_the_bigrams_of_the_text():
-    samples = Bigram(SENTENCES, vocab_size=4).sample(20_000, seed=0)
+    samples = Bigram(SENTENCES, vocab_size=4).sample(20_000, seed=0, longest=60)
     firsts = Counter(sentence[0] for sentence in samples)
     assert firsts[0] / 20_000 == pytest.approx(0.75, abs=0.02)
     assert {pair for s in samples for pair in pairwise(s)} <= {(0, 1), (0, 2), (1, 1), (1, 2)}

@@ -12,10 +12,12 @@ from textdiff.diffusion.gaussian import Prediction, diffuse, from_x0
 from textdiff.grammar import corpus as corpus_of_the_grammar
 from textdiff.metrics import (
     Copies,
+    Nearest,
     bound,
     complaints,
     context_gain,
     distinct,
+    mauve,
     ode_bound,
     recovery,
     self_bleu,
@@ -116,6 +118,21 @@ def test_nothing_is_said_of_sound_samples():
 
 def test_a_training_text_of_unknown_words_is_said():
     assert "[UNK]" in complaints([(1, 5, 9), (4, 2, 3)], [(0, 2, 3), (4, 5, 0)], unknown=0)[0]
+
+
+def test_the_nearest_training_text_is_found():
+    nearest = Nearest(["the dog sleeps .", "a cat sings .", "the old dog sleeps ."])
+    (copied, text), (near, other) = nearest(["a cat sings .", "the dog never sleeps ."])
+    assert (copied, text) == (pytest.approx(1), "a cat sings .")
+    assert other == "the dog sleeps ."
+    assert 0.1 < near < 0.9
+
+
+def test_mauve_is_one_for_samples_of_one_distribution_and_falls_with_distance():
+    rng = np.random.default_rng(0)
+    real = rng.standard_normal((400, 8))
+    alike, near, far = (mauve(real, rng.standard_normal((400, 8)) + shift) for shift in (0, 0.5, 4))
+    assert alike > 0.9 > near > 0.1 > far
 
 
 def test_two_samples_of_one_text_cannot_be_told_apart_and_others_can():

@@ -5,6 +5,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from textdiff.config import TextRun
 from textdiff.metrics import Sentence
@@ -54,10 +55,14 @@ class Bigram:
         pairs = zip((self.edge, *sentence), (*sentence, self.edge), strict=True)
         return -sum(math.log(self.probability(token, before)) for before, token in pairs)
 
-    def sample(self, n: int, seed: int) -> list[Sentence]:
-        """From the counts as they are."""
-        dice = random.Random(seed)
-        return [tuple(self._walk(dice)) for _ in range(n)]
+    def sample(self, n: int, seed: int, longest: int) -> list[Sentence]:
+        """From the counts as they are; what is too long is left out, as it is from the training text."""
+        dice, sentences = random.Random(seed), list[Sentence]()
+        while len(sentences) < n:
+            sentence = tuple(islice(self._walk(dice), longest + 1))
+            if len(sentence) <= longest:
+                sentences.append(sentence)
+        return sentences
 
     def _walk(self, dice: random.Random) -> Iterator[int]:
         token = self.edge

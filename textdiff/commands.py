@@ -76,14 +76,16 @@ def continue_(options: Namespace) -> None:
 
 
 def evaluate(options: Namespace) -> None:
-    for module, package in (("matplotlib", "matplotlib"), ("sacrebleu", "sacrebleu"), ("sklearn", "scikit-learn")):
+    needed = {"matplotlib": "evaluate", "sacrebleu": "evaluate", "sklearn": "evaluate"} | ({"mauve": "mauve"} if options.mauve else {})
+    for module, extra in needed.items():
         if importlib.util.find_spec(module) is None:
-            raise InputError(f"evaluating needs {package}: pip install 'textdiff[evaluate]'")
+            raise InputError(f"this needs {module}: pip install 'textdiff[{extra}]'")
     hush_libraries()
     from textdiff import evaluate as evaluation
+    from textdiff.report import show
 
     report = evaluation.evaluate(options.model, Evaluation(**{field.name: options[field.name] for field in fields(Evaluation)}))
-    print("\n".join(evaluation.show(report)))
+    print("\n".join(show(report)))
 
 
 def _load(options: Namespace) -> "tuple[DiffusionLM | Autoregressive, Tokenizer]":

@@ -189,6 +189,7 @@ class Sampling:
         seed: Sentence i is a function of the seed and i.
         batch_size: Sentences at a time; changes the speed, not the sentences.
         clamp: Move every estimate to the nearest word (Diffusion-LM's clamping trick).
+        precision: Of the network: no (float32) or bf16, which is faster, but rounds differently in batches of other shapes.
     """
 
     steps: int = 32
@@ -197,6 +198,7 @@ class Sampling:
     seed: int = 0
     batch_size: int = 64
     clamp: bool = False
+    precision: Literal["no", "bf16"] = "no"
 
     def __post_init__(self) -> None:
         check(self.steps >= 1, "--steps", "at least 1", self.steps)
@@ -215,40 +217,54 @@ class Evaluation:
     Args:
         data: Held-out text, in the field that the run names. Nothing: what the run held out.
         n: Sentences of each row.
-        steps: Steps of the sampler.
+        steps: Steps of the sampler, or a list of them, for a row each.
         sampler: The sampler.
         temperature: Of the word probabilities; nothing: the model's own.
+        clamp: Move every estimate to the nearest word.
+        precision: Of the network when sampling, bf16 or no (float32). Likelihoods are always float32.
         seed: Of the samples.
-        baselines: Rows beside the model's: ar and diffusion-lm are trained for as long as the model was and kept, bigram and shuffled count.
+        baselines: Rows beside the model's: ar (autoregressive) and diffusion-lm (that paper's recipe) are trained for as long as the model
+            was, and kept; bigram and shuffled count.
         minutes: Train the baselines for so long instead.
-        teacher_minutes: Training of the language model that judges fluency, a GPT-2 from scratch on the same text.
+        teacher: Judge fluency by this causal language model, a folder or a hub name. Nothing: a GPT-2 trained from scratch on the same text.
+        teacher_minutes: Train it for so long. Nothing: a tenth of the model's own time.
+        mauve: Add MAUVE, with the teacher's hidden states as features (needs the extra mauve).
         scored: Held-out sentences whose likelihood is estimated.
         ode: How many of them by the probability-flow ODE too, which takes much longer.
-        slow_n: Sentences of a baseline with thousands of steps.
+        slow_n: Sentences of diffusion-lm, whose sampler takes 2,000 steps.
         out: Folder for report.json, samples.txt, figures.png and the trained baselines. Nothing: evaluation/ in the run folder.
     """
 
     data: str | None = None
     n: int = 1000
-    steps: int = 32
+    steps: int | list[int] = 32
     sampler: Literal["ddpm", "ddim", "dpm_solver", "heun"] = "ddpm"
     temperature: float | None = None
+    clamp: bool = False
+    precision: Literal["no", "bf16"] = "no"
     seed: int = 0
-    baselines: list[str] = field(default_factory=lambda: ["ar", "bigram", "shuffled"])
+    baselines: list[str] = field(default_factory=lambda: ["bigram", "shuffled"])
     minutes: float | None = None
-    teacher_minutes: float = 3.0
+    teacher: str | None = None
+    teacher_minutes: float | None = None
+    mauve: bool = False
     scored: int = 200
     ode: int = 20
     slow_n: int = 100
     out: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 10), ("steps", 1), ("scored", 2), ("ode", 0), ("slow_n", 10), ("seed", 0)):
+        for name, least in (("n", 10), ("scored", 2), ("ode", 0), ("slow_n", 10), ("seed", 0)):
             check(getattr(self, name) >= least, f"--{name}", f"at least {least}", getattr(self, name))
+        check(bool(self.numbers_of_steps) and min(self.numbers_of_steps) >= 1, "--steps", "at least 1", self.steps)
         for baseline in self.baselines:
             check(baseline in BASELINES, "--baselines", f"of {', '.join(BASELINES)}", baseline)
-        check(self.minutes is None or self.minutes > 0, "--minutes", "positive", self.minutes)
-        check(self.teacher_minutes > 0, "--teacher_minutes", "positive", self.teacher_minutes)
+        for name in ("minutes", "teacher_minutes"):
+            check(getattr(self, name) is None or getattr(self, name) > 0, f"--{name}", "positive", getattr(self, name))
+
+    @property
+    def numbers_of_steps(self) -> list[int]:
+        return [self.steps] if isinstance(self.steps, int) else self.steps
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,8 @@ def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, ban
 
     def network(x_t: Tensor, logsnr: Tensor, earlier: Tensor) -> Prediction:
         seen = torch.where(told.unsqueeze(-1), clean, x_t)
-        prediction, _ = model.predict(seen, logsnr, project(earlier), told, mask, temperature=temperature, banned=banned)
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            prediction, _ = model.predict(seen, logsnr, project(earlier), told, mask, temperature=temperature, banned=banned)
         return from_x0(x_t, logsnr, prediction.x0)
 
     def nearest(x0: Tensor) -> Tensor:

@@ -6,7 +6,9 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -82,6 +84,19 @@ class Copies:
         return self._grams[n]
 
 
+class Nearest:
+    """Finds the training text that a text is most like: cosine of tf-idf vectors of word 1- to 3-grams. Needs scikit-learn."""
+
+    def __init__(self, training: Sequence[str]) -> None:
+        self.training, self.vectorizer = training, _tfidf()
+        self.vectors = self.vectorizer.fit_transform(training)
+
+    def __call__(self, texts: Sequence[str]) -> list[tuple[float, str]]:
+        """(similarity, training text) for each: 1 is a copy, up to the order of far-off words."""
+        similarity = (self.vectorizer.transform(texts) @ self.vectors.T).toarray()
+        return [(float(row[best]), self.training[best]) for row, best in zip(similarity, similarity.argmax(1), strict=True)]
+
+
 def complaints(sentences: Sequence[Sentence], training: Sequence[Sentence], unknown: int | None) -> list[str]:
     """What is plainly wrong with samples, or with the training text, of which too much may be `unknown`. Empty where nothing is."""
     found = []
@@ -100,7 +115,6 @@ def complaints(sentences: Sequence[Sentence], training: Sequence[Sentence], unkn
 def two_sample_accuracy(real: Sequence[str], generated: Sequence[str]) -> tuple[float, float, float]:
     """Held-out accuracy of a classifier of word n-grams (1 to 3) that tells generated from real text, and its 95 % interval: 0.5 is perfect
     text (Lopez-Paz & Oquab, arXiv:1610.06545). Half of each trains it. Needs scikit-learn."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import train_test_split
     from sklearn.pipeline import make_pipeline
@@ -108,9 +122,22 @@ def two_sample_accuracy(real: Sequence[str], generated: Sequence[str]) -> tuple[
     n = min(len(real), len(generated))
     texts, labels = [*real[:n], *generated[:n]], [0] * n + [1] * n
     seen, unseen, known, asked = train_test_split(texts, labels, test_size=0.5, random_state=0, stratify=labels)
-    classifier = make_pipeline(TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"\S+", sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
+    classifier = make_pipeline(_tfidf(), LogisticRegression(C=10, max_iter=1000))
     right = int((classifier.fit(seen, known).predict(unseen) == asked).sum())
     return (right / len(asked), *wilson(right, len(asked)))
+
+
+def _tfidf() -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"\S+", sublinear_tf=True)
+
+
+def mauve(real: Float[np.ndarray, "n w"], generated: Float[np.ndarray, "m w"]) -> float:
+    """MAUVE (arXiv:2102.01454), 1 for two samples of one text, of any features. Needs mauve-text."""
+    from mauve import compute_mauve
+
+    return float(compute_mauve(p_features=real, q_features=generated, verbose=False, seed=0).mauve)
 
 
 def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:

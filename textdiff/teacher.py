@@ -1,0 +1,88 @@
+"""The language model that judges how fluent sentences are: one trained by the evaluation on the same text, or any causal model by name."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from textdiff.autoregressive import Autoregressive
+from textdiff.config import InputError
+from textdiff.data import Corpus, collate
+from textdiff.metrics import Sentence
+
+
+class Teacher:
+    """Our own: knows the tokens, and codes a sentence with its end."""
+
+    def __init__(self, model: Autoregressive) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def nats(self, sentences: Sequence[Sentence]) -> float:
+        """-log p of all of them together."""
+        return sum(float(self.model.nats(ids, mask).double().sum()) for ids, mask in self._batches(sentences))
+
+    @torch.no_grad()
+    def features(self, sentences: Sequence[Sentence]) -> Float[np.ndarray, "n w"]:
+        """What it has in mind after the last token: its last hidden layer there."""
+        parts = []
+        for ids, mask in self._batches(sentences):
+            hidden = self.model.gpt.transformer(ids).last_hidden_state
+            parts.append(hidden[torch.arange(len(ids)), mask.sum(1) - 1].float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def _batches(self, sentences: Sequence[Sentence]) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in batches(sentences, 250):
+            yield batch["ids"].to(self.model.device), batch["mask"].to(self.model.device)
+
+
+class ForeignTeacher(Teacher):
+    """A causal model of transformers, by folder or hub name, that reads the sentences as text with its own tokenizer."""
+
+    def __init__(self, name: str, tokenizer: Tokenizer) -> None:
+        try:
+            self.reader, self.foreign = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name).eval()
+        except Exception as error:  # transformers and the hub raise many kinds
+            raise InputError(f"--teacher {name} cannot be loaded as a causal language model: {' '.join(str(error).split())[:200]}") from error
+        if torch.cuda.is_available():
+            self.foreign.cuda()
+        self.tokenizer = tokenizer
+        self.begin = self.reader.bos_token_id if self.reader.bos_token_id is not None else self.reader.eos_token_id
+        if self.begin is None:
+            raise InputError(f"--teacher {name} has a tokenizer with neither bos_token nor eos_token: nothing to begin a sentence with")
+
+    @torch.no_grad()
+    def nats(self, sentences: Sequence[Sentence]) -> float:
+        total = 0.0
+        for sentence in sentences:
+            ids = self._ids(sentence)
+            total += float(self.foreign(ids, labels=ids).loss.double()) * (ids.shape[1] - 1)
+        return total
+
+    @torch.no_grad()
+    def features(self, sentences: Sequence[Sentence]) -> Float[np.ndarray, "n w"]:
+        hidden = [self.foreign(self._ids(sentence), output_hidden_states=True).hidden_states[-1] for sentence in sentences]
+        return np.stack([h[0, -1].float().cpu().numpy() for h in hidden])
+
+    def _ids(self, sentence: Sentence) -> Tensor:
+        ids: Any = self.reader(self.tokenizer.decode(list(sentence)), add_special_tokens=False)["input_ids"]
+        return torch.tensor([[self.begin, *ids]], device=self.foreign.device)
+
+
+def perplexity(teacher: Teacher, sentences: Sequence[Sentence]) -> float:
+    """A token of ours, the end of a sentence counted as one, whatever the teacher's tokens are."""
+    return math.exp(teacher.nats(sentences) / sum(len(sentence) + 1 for sentence in sentences))
+
+
+def batches(sentences: Sequence[Sentence], size: int) -> Iterator[dict[str, Tensor]]:
+    """In order, padded, numbered."""
+    corpus = Corpus.of([list(sentence) for sentence in sentences])
+    for first in range(0, len(corpus), size):
+        numbers = np.arange(first, min(first + size, len(corpus)))
+        yield collate([corpus[i] for i in numbers], numbers)
