@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, GPT2Config, GPT2LMHeadModel, PreTrainedConfig, PreTrainedModel
 
 from textdiff.counter import hashed, uniform
+from textdiff.lm import cross_entropy
 
 
 class AutoregressiveConfig(PreTrainedConfig):
@@ -61,8 +61,7 @@ class Autoregressive(PreTrainedModel):
         sizes = mask.sum(1, keepdim=True)
         targets = torch.cat([ids, edge], 1).scatter(1, sizes, self.end)
         logits = self.gpt(torch.cat([edge, ids], 1)).logits.float()
-        loss = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-        return loss * (torch.arange(targets.shape[1], device=ids.device) <= sizes)
+        return cross_entropy(logits, targets) * (torch.arange(targets.shape[1], device=ids.device) <= sizes)
 
     def forward(
         self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], index: Int[Tensor, " b"], progress: float = 1.0

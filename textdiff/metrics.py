@@ -17,7 +17,7 @@ from torch import Tensor
 from textdiff.counter import hashed, normal, uniform
 from textdiff.diffusion.gaussian import Prediction, diffuse, from_x0
 from textdiff.diffusion.likelihood import ode_log_prob, prior_kl, step_kl
-from textdiff.lm import DiffusionLM, project
+from textdiff.lm import DiffusionLM, cross_entropy, project
 
 Sentence = tuple[int, ...]
 
@@ -158,7 +158,7 @@ def context_gain(model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor,
         x_t, logsnr = _noisy(model, ids, level)
         alone = model.unigram.log() + model.evidence(x_t, logsnr)
         _, logits = model.predict(x_t, logsnr, torch.zeros_like(x_t), torch.zeros_like(mask), mask)
-        gains[level] = float(_cross_entropy(alone, ids, mask) - _cross_entropy(logits, ids, mask))
+        gains[level] = float((cross_entropy(alone, ids) - cross_entropy(logits, ids))[mask].mean())
     return gains
 
 
@@ -226,7 +226,7 @@ def _rounding_nats(model: DiffusionLM, ids: Tensor, mask: Tensor, eps: Tensor) -
     logsnr = torch.full((len(ids),), model.config.logsnr_max, device=ids.device)
     x = diffuse(model.vectors[ids], logsnr, eps)
     _, logits = model.predict(x, logsnr, torch.zeros_like(x), torch.zeros_like(mask), mask)
-    return _sum(F.cross_entropy(logits.transpose(1, 2), ids, reduction="none").unsqueeze(-1), mask)
+    return _sum(cross_entropy(logits, ids).unsqueeze(-1), mask)
 
 
 def _length_nats(model: DiffusionLM, mask: Tensor) -> Float[Tensor, " b"]:
@@ -242,7 +242,3 @@ def _noisy(model: DiffusionLM, ids: Tensor, level: float) -> tuple[Tensor, Tenso
     logsnr = torch.full((len(ids),), level, device=ids.device)
     x0 = model.vectors[ids]
     return diffuse(x0, logsnr, normal(torch.arange(len(ids), device=ids.device), x0.shape, stream=10)), logsnr
-
-
-def _cross_entropy(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    return F.cross_entropy(logits[mask].float(), ids[mask])
