@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -198,6 +199,15 @@ def test_show_steps_prints_every_draft_on_standard_error(run: str, capsys: pytes
     capsys.readouterr()
     main(["sample", run, "--n", "2", "--steps", "3", "--show-steps"])
     assert sum(line.startswith("step") for line in capsys.readouterr().err.splitlines()) == 6
+
+
+def test_a_run_can_be_given_minutes_instead_of_steps(tmp_path: Path) -> None:
+    began = time.perf_counter()
+    main(["train", "--run", str(tmp_path / "timed"), *TINY, "--train.minutes", "0.05"])
+    train = yaml.safe_load((tmp_path / "timed" / "config.yaml").read_text())["train"]
+    assert train["minutes"] is None
+    assert train["steps"] == json.loads((tmp_path / "timed" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert time.perf_counter() - began > 1.5  # half of the three seconds asked for
 
 
 QUICK = ["--n", "20", "--scored", "4", "--ode", "2", "--minutes", "0.02", "--teacher_minutes", "0.02"]

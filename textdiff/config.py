@@ -128,6 +128,7 @@ class Train:
 
     Args:
         steps: Optimizer steps.
+        minutes: Train for about so long on this machine instead: a short trial sets `steps`, which config.yaml records.
         batch_size: Examples a step, over all processes and accumulation.
         accumulate: Parts a process cuts its share of a batch into, to save memory.
         optimizer: muon (orthogonalized momentum for the matrices of the blocks, AdamW for the rest) or adamw.
@@ -145,6 +146,7 @@ class Train:
     """
 
     steps: int = 3000
+    minutes: float | None = None
     batch_size: int = 128
     accumulate: int = 1
     optimizer: Literal["muon", "adamw"] = "muon"
@@ -163,6 +165,7 @@ class Train:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "log_every", "valid_every", "save_every"):
             check(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
+        check(self.minutes is None or self.minutes > 0, "train.minutes", "positive", self.minutes)
         check(self.lr > 0, "train.lr", "positive", self.lr)
         check(self.clip > 0, "train.clip", "positive", self.clip)
         check(self.warmup >= 0, "train.warmup", "0 or more", self.warmup)

@@ -29,7 +29,7 @@ from textdiff.generate import Draft, finished, from_noise, generate, load
 from textdiff.lm import DiffusionLM
 from textdiff.metrics import Sentence
 from textdiff.report import Judge, Row, report, write
-from textdiff.run import steps_within, train
+from textdiff.run import train
 from textdiff.sources import open_texts
 from textdiff.teacher import ForeignTeacher, Teacher, batches
 from textdiff.vocab import save_tokenizer
@@ -122,10 +122,10 @@ def _trained(name: str, config: TextRun, tokenizer: Tokenizer, folder: Path, sec
     if not (path / "finished").exists():
         (path / "tokenizer").mkdir(parents=True, exist_ok=True)
         save_tokenizer(tokenizer, path / "tokenizer")
-        config = replace(config, run=str(path), tokenizer=replace(config.tokenizer, name=str(path / "tokenizer")))
-        steps = steps_within(config, seconds)
-        log.info("training %s for %d steps, about %.0f seconds: %s", name, steps, seconds, path)
-        train(replace(config, train=replace(config.train, steps=steps, valid_every=steps)), overwrite=True)
+        log.info("training %s for %.0f seconds: %s", name, seconds, path)
+        optimization = replace(config.train, minutes=seconds / 60, valid_every=10**9)
+        own_words = replace(config.tokenizer, name=str(path / "tokenizer"))
+        train(replace(config, run=str(path), tokenizer=own_words, train=optimization), overwrite=True)
         (path / "finished").touch()
     return load(str(path))[0]
 

@@ -1,14 +1,13 @@
 """A text run, from its configuration to its run folder: config.yaml, metrics.jsonl, state/ (to resume) and model/ (all that sampling needs)."""
 
+import copy
 import json
 import logging
 import os
 import shutil
-import signal
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,17 +18,17 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from textdiff.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.config import Sampling, TextRun
 from textdiff.data import SAMPLE, Corpus, MicroBatch, batched, collate, examples, in_turn, streamed
 from textdiff.folder import check_folder
 from textdiff.generate import finished, from_noise, generate
+from textdiff.journal import Journal, Signals
 from textdiff.lm import DiffusionLM, DiffusionLMConfig
 from textdiff.metrics import complaints, context_gain
 from textdiff.sources import Texts, open_texts
-from textdiff.trainer import Trainer, TrainStep
+from textdiff.trainer import Trainer
 from textdiff.vocab import UNK, existing_tokenizer, save_tokenizer, train_tokenizer
 
 log = logging.getLogger("textdiff")
@@ -42,20 +41,18 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
     """Trains, with progress on standard error, and returns the run folder. What is wrong with the input is raised before any long work."""
     check_folder(config, resume, overwrite)
     folder = Path(config.run)
-    accelerator, texts, tokenizer, corpus, model = _prepared(config, folder / "model" if resume else None)
+    prepared = _prepared(config, folder / "model" if resume else None)
+    accelerator, texts, tokenizer, corpus, model = prepared
     valid = Corpus.of(examples(texts.valid, tokenizer, config.data))
+    if config.train.minutes and not (resume and (folder / "config.yaml").exists()):
+        config = _timed(config, prepared)
     if accelerator.is_main_process:  # nothing was written or replaced until here, where all that can be wrong has been seen
         _prepare_folder(folder, config, tokenizer, overwrite)
     accelerator.wait_for_everyone()
     trainer = Trainer(model, config.train, folder / "state", accelerator)
     if resume:
         log.info("going on from step %d" if trainer.resume() else "nothing to go on from, starting at step %d", trainer.step)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    if config.data.streaming:
-        batches = streamed(texts.train, tokenizer, config.data, config.train, trainer.step, rank, world)
-    else:
-        batches = batched(corpus, config.train, trainer.step, rank, world)
-    _watch(trainer, batches, valid.head(VALID_EXAMPLES), tokenizer, config, folder)
+    _watch(trainer, _batches(config, prepared, trainer.step), valid.head(VALID_EXAMPLES), tokenizer, config, folder)
     if accelerator.is_main_process:
         _say_if_sound(trainer.ema, tokenizer, corpus.head(SAMPLE), valid)
     return folder
@@ -120,97 +117,30 @@ def _watch(trainer: Trainer[Any], batches: Iterator[list[MicroBatch]], valid: Co
     journal.close()
 
 
-def steps_within(config: TextRun, seconds: float, trial: int = 8) -> int:
-    """How many steps of a run fit into so many seconds on this machine, by a short trial; at least 1."""
-    accelerator, _, _, corpus, model = _prepared(config, None)
-    trainer = Trainer(model, config.train, Path(config.run) / "state", accelerator)
-    steps = trainer.train(batched(corpus, config.train, 0, 0, 1))
+def _timed(config: TextRun, prepared: Prepared, trial: int = 24) -> TextRun:
+    """With `train.steps` such that the run takes `train.minutes` on this machine, by a short trial with a copy of the model."""
+    assert config.train.minutes is not None
+    accelerator = prepared.accelerator
+    trainer = Trainer(copy.deepcopy(prepared.model), config.train, Path(config.run) / "state", accelerator)
+    steps = trainer.train(_batches(config, prepared, 0))
     next(steps)  # slower than the others
     began = time.perf_counter()
     for _ in islice(steps, trial):
         pass
-    return max(1, round(seconds * trial / (time.perf_counter() - began)))
+    each = (time.perf_counter() - began) / trial
+    accelerator.free_memory()
+    (number,) = broadcast_object_list([max(1, round(60 * config.train.minutes / each))])
+    if accelerator.is_main_process:
+        log.info("%s steps of %.3g seconds fit into train.minutes = %g", f"{number:,}", each, config.train.minutes)
+    return replace(config, train=replace(config.train, steps=number, minutes=None))
 
 
-class Signals:
-    """While active, the first SIGINT or SIGTERM is only remembered; a second one is obeyed at once."""
-
-    NAMES = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
-
-    def __enter__(self) -> None:
-        self.before = {name: signal.signal(name, self._remember) for name in self.NAMES}
-
-    def __exit__(self, *error: object) -> None:
-        for name, handler in self.before.items():
-            signal.signal(name, handler)
-
-    def _remember(self, number: int, frame: object) -> None:
-        self.accelerator.set_trigger()
-        signal.signal(number, self.before[signal.Signals(number)])
-
-    def received(self) -> bool:
-        """Whether any process was told to stop."""
-        return self.accelerator.check_trigger()
-
-
-class Journal:
-    """What a person and a plot want to know of a run, on standard error, in metrics.jsonl and in the trackers."""
-
-    def __init__(self, trainer: Trainer[Any], folder: Path, config: TextRun) -> None:
-        self.trainer, self.config, self.path = trainer, config, folder / "metrics.jsonl"
-        self.main = trainer.accelerator.is_main_process
-        self.tokens, self.since, self.began = 0, time.perf_counter(), time.perf_counter()
-        if self.main:
-            _forget_after(self.path, trainer.step)
-        rest = 0.1 if sys.stderr.isatty() else 10  # seconds between updates; a log file needs few
-        self.bar = tqdm(total=config.train.steps, initial=trainer.step, disable=not self.main, unit="step", dynamic_ncols=True, mininterval=rest)
-        if config.train.tracker_names:
-            trainer.accelerator.init_trackers("textdiff", config={"run": config.run})
-
-    def counted(self, batches: Iterator[list[MicroBatch]]) -> Iterator[list[MicroBatch]]:
-        for micro_batches in batches:
-            self.tokens += sum(int(micro.tensors["mask"].sum()) for micro in micro_batches)
-            yield micro_batches
-
-    def step(self, done: TrainStep) -> None:
-        self.bar.update()
-        if done.step % self.config.train.log_every and done.step != self.config.train.steps:
-            return
-        losses = {name: float(value) for name, value in done.losses.items()}
-        now = time.perf_counter()
-        speed = self.tokens * self.trainer.accelerator.num_processes / (now - self.since)
-        self.tokens, self.since = 0, now
-        self.bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in losses.items()) + f" {speed:,.0f} tokens/s")
-        self._write(
-            {"step": done.step, **losses, "lr": done.lr, "grad_norm": float(done.grad_norm), "tokens_per_second": speed, "seconds": now - self.began}
-        )
-
-    def validation(self, losses: dict[str, float], gain: dict[float, float], samples: list[str]) -> None:
-        step = self.trainer.step
-        shown = "  ".join(f"{level:+.0f}: {value:.2f}" for level, value in gain.items())
-        tqdm.write(f"step {step}: validation {' '.join(f'{n} {v:.3f}' for n, v in losses.items())}", file=self.bar.fp)
-        if gain:
-            tqdm.write(f"  context gain in nats a word, by log SNR  {shown}", file=self.bar.fp)
-        for sample in samples:
-            tqdm.write(f"  | {sample}", file=self.bar.fp)
-        gains = {f"context_gain/{level:g}": value for level, value in gain.items()}
-        self._write({"step": step, **{f"valid/{n}": v for n, v in losses.items()}, **gains, "samples": samples})
-        self.since = time.perf_counter()
-
-    def close(self) -> None:
-        self.bar.close()
-        if self.config.train.tracker_names:
-            self.trainer.accelerator.end_training()
-
-    def _write(self, line: dict[str, Any]) -> None:
-        if self.main:
-            with open(self.path, "a") as file:
-                file.write(json.dumps(line) + "\n")
-        if self.config.train.tracker_names:
-            self.trainer.accelerator.log({k: v for k, v in line.items() if isinstance(v, float)}, step=line["step"])
+def _batches(config: TextRun, prepared: Prepared, first_step: int) -> Iterator[list[MicroBatch]]:
+    """This process's, from a step on."""
+    rank, world = prepared.accelerator.process_index, prepared.accelerator.num_processes
+    if config.data.streaming:
+        return streamed(prepared.texts.train, prepared.tokenizer, config.data, config.train, first_step, rank, world)
+    return batched(prepared.corpus, config.train, first_step, rank, world)
 
 
 def save_model(model: DiffusionLM | Autoregressive, folder: Path) -> None:
@@ -282,16 +212,3 @@ def _prepare_folder(folder: Path, config: TextRun, tokenizer: Tokenizer, overwri
     (folder / "model").mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, folder / "model")
     (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False))
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """Drops lines of steps that are about to be repeated, and a line that was cut off."""
-
-    def kept(line: str) -> bool:
-        try:
-            return json.loads(line)["step"] <= step
-        except ValueError:
-            return False
-
-    if path.exists():
-        path.write_text("".join(line + "\n" for line in path.read_text(errors="replace").splitlines() if kept(line)))

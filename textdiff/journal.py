@@ -1,0 +1,110 @@
+"""What a person and a plot see of a run while it goes on, and how it is stopped without loss."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from textdiff.config import TextRun
+from textdiff.data import MicroBatch
+from textdiff.trainer import Trainer, TrainStep
+
+
+class Signals:
+    """While active, the first SIGINT or SIGTERM is only remembered; a second one is obeyed at once."""
+
+    NAMES = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+
+    def __enter__(self) -> None:
+        self.before = {name: signal.signal(name, self._remember) for name in self.NAMES}
+
+    def __exit__(self, *error: object) -> None:
+        for name, handler in self.before.items():
+            signal.signal(name, handler)
+
+    def _remember(self, number: int, frame: object) -> None:
+        self.accelerator.set_trigger()
+        signal.signal(number, self.before[signal.Signals(number)])
+
+    def received(self) -> bool:
+        """Whether any process was told to stop."""
+        return self.accelerator.check_trigger()
+
+
+class Journal:
+    """What a person and a plot want to know of a run, on standard error, in metrics.jsonl and in the trackers."""
+
+    def __init__(self, trainer: Trainer[Any], folder: Path, config: TextRun) -> None:
+        self.trainer, self.config, self.path = trainer, config, folder / "metrics.jsonl"
+        self.main = trainer.accelerator.is_main_process
+        self.tokens, self.since, self.began = 0, time.perf_counter(), time.perf_counter()
+        if self.main:
+            _forget_after(self.path, trainer.step)
+        rest = 0.1 if sys.stderr.isatty() else 10  # seconds between updates; a log file needs few
+        self.bar = tqdm(total=config.train.steps, initial=trainer.step, disable=not self.main, unit="step", dynamic_ncols=True, mininterval=rest)
+        if config.train.tracker_names:
+            trainer.accelerator.init_trackers("textdiff", config={"run": config.run})
+
+    def counted(self, batches: Iterator[list[MicroBatch]]) -> Iterator[list[MicroBatch]]:
+        for micro_batches in batches:
+            self.tokens += sum(int(micro.tensors["mask"].sum()) for micro in micro_batches)
+            yield micro_batches
+
+    def step(self, done: TrainStep) -> None:
+        self.bar.update()
+        if done.step % self.config.train.log_every and done.step != self.config.train.steps:
+            return
+        losses = {name: float(value) for name, value in done.losses.items()}
+        now = time.perf_counter()
+        speed = self.tokens * self.trainer.accelerator.num_processes / (now - self.since)
+        self.tokens, self.since = 0, now
+        self.bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in losses.items()) + f" {speed:,.0f} tokens/s")
+        self._write(
+            {"step": done.step, **losses, "lr": done.lr, "grad_norm": float(done.grad_norm), "tokens_per_second": speed, "seconds": now - self.began}
+        )
+
+    def validation(self, losses: dict[str, float], gain: dict[float, float], samples: list[str]) -> None:
+        step = self.trainer.step
+        shown = "  ".join(f"{level:+.0f}: {value:.2f}" for level, value in gain.items())
+        tqdm.write(f"step {step}: validation {' '.join(f'{n} {v:.3f}' for n, v in losses.items())}", file=self.bar.fp)
+        if gain:
+            tqdm.write(f"  context gain in nats a word, by log SNR  {shown}", file=self.bar.fp)
+        for sample in samples:
+            tqdm.write(f"  | {sample}", file=self.bar.fp)
+        gains = {f"context_gain/{level:g}": value for level, value in gain.items()}
+        self._write({"step": step, **{f"valid/{n}": v for n, v in losses.items()}, **gains, "samples": samples})
+        self.since = time.perf_counter()
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.config.train.tracker_names:
+            self.trainer.accelerator.end_training()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self.main:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        if self.config.train.tracker_names:
+            self.trainer.accelerator.log({k: v for k, v in line.items() if isinstance(v, float)}, step=line["step"])
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drops lines of steps that are about to be repeated, and a line that was cut off."""
+
+    def kept(line: str) -> bool:
+        try:
+            return json.loads(line)["step"] <= step
+        except ValueError:
+            return False
+
+    if path.exists():
+        path.write_text("".join(line + "\n" for line in path.read_text(errors="replace").splitlines() if kept(line)))
