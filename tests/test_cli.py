@@ -223,10 +223,12 @@ def test_evaluating_puts_all_rows_in_one_table_and_keeps_what_it_trained(run: st
     assert report["table"]["bigram"]["nats_per_token"] < report["table"]["model, 1 steps"]["nats_per_token"]
     assert (tmp_path / "out" / "figures.png").stat().st_size > 1000
     assert [line[2:] for line in (tmp_path / "out" / "samples.txt").read_text().splitlines() if line.startswith("# ")] == names
-    (weights,) = (tmp_path / "out").glob("ar-*/model/model.safetensors")
+    (weights,), (teacher,) = (tmp_path / "out").glob("ar-*/model/model.safetensors"), (tmp_path / "out").glob("teacher-*")
     before = weights.stat().st_mtime_ns
-    assert printed(capsys, *command)[1:3] == lines[1:3]
+    again = printed(capsys, *command, "--teacher", str(teacher))
+    assert [line for line in again if "seconds" not in line] == [line for line in lines if "seconds" not in line]
     assert weights.stat().st_mtime_ns == before
+    assert "not an autoregressive model" in refusal(capsys, *command, "--teacher", run)
 
 
 def test_any_causal_language_model_can_be_the_teacher(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,7 +229,8 @@ class Evaluation:
         baselines: Rows beside the model's: ar (autoregressive) and diffusion-lm (that paper's recipe) are trained for as long as the model
             was, and kept; bigram and shuffled count.
         minutes: Train the baselines for so long instead.
-        teacher: Judge fluency by this causal language model, a folder or a hub name. Nothing: a GPT-2 trained from scratch on the same text.
+        teacher: Judge fluency by this causal language model: a folder, a hub name, or an autoregressive run of ours with the same words.
+            Nothing: a GPT-2 trained from scratch on the same text.
         teacher_minutes: Train it for so long. Nothing: a tenth of the model's own time.
         mauve: Add MAUVE, with the teacher's hidden states as features (needs the extra mauve).
         scored: Held-out sentences whose likelihood is estimated.

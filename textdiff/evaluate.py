@@ -88,10 +88,20 @@ def trained_seconds(path: Path) -> float:
 
 def _teacher(options: Evaluation, config: TextRun, tokenizer: Tokenizer, folder: Path, spent: float) -> Teacher:
     if options.teacher:
-        return ForeignTeacher(options.teacher, tokenizer)
+        return _named_teacher(options.teacher, tokenizer)
     seconds = options.teacher_minutes * 60 if options.teacher_minutes else spent / 10
     model = _trained("teacher", autoregressive(config, seed=1), tokenizer, folder, seconds)
     assert isinstance(model, Autoregressive)
+    return Teacher(model)
+
+
+def _named_teacher(name: str, tokenizer: Tokenizer) -> Teacher:
+    """One of ours if it is a run folder, which must have the same words; else one of transformers."""
+    if not (Path(name) / "config.yaml").exists():
+        return ForeignTeacher(name, tokenizer)
+    model, words = load(name)
+    if not isinstance(model, Autoregressive) or words.get_vocab() != tokenizer.get_vocab():
+        raise InputError(f"--teacher {name} is not an autoregressive model of the same words as the model to be judged")
     return Teacher(model)
 
 
