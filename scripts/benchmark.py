@@ -214,7 +214,8 @@ def sentences_per_second(device: torch.device, n: int = 64) -> dict[int, float]:
     """Whole sampling, by number of steps, from a model of the default size with weights as they are at first."""
     words = [PAD, UNK, MASK, *(f"word{i}" for i in range(2597))]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
-    model = DiffusionLM(DiffusionLMConfig(vocab_size=len(words))).to(device).eval()
+    model = DiffusionLM(DiffusionLMConfig(vocab_size=len(words))).eval()
+    nn.Module.to(model, device)  # transformers hides its signature from the type checker
     speed = {}
     for steps in (8, 32, 128):
         task = from_noise(model, n, seed=0, length=25)

@@ -25,7 +25,9 @@ def diffusion_lm(config: TextRun) -> TextRun:
     AdamW at 1e-4, no self-conditioning. Ours keeps the embeddings' norm fixed, theirs lets it grow."""
     return replace(
         config,
-        model=replace(config.model, objective="x0", schedule="sqrt", embed_dim=16, self_condition=0.0, reveal=0.0, dropout=0.1),
+        model=replace(
+            config.model, objective="x0", schedule="sqrt", embed_dim=16, embedding_init="random", self_condition=0.0, reveal=0.0, dropout=0.1
+        ),
         train=replace(config.train, optimizer="adamw", lr=1e-4, warmup=0, weight_decay=0.0),
     )
 

@@ -82,6 +82,7 @@ class Model:
         logsnr_min: Log SNR at the noisiest end.
         logsnr_max: Log SNR at the clean end.
         embed_dim: Width of the word embeddings that are diffused; every embedding has norm sqrt(embed_dim).
+        embedding_init: spectral (words of the same company start close, by an SVD of the training text's co-occurrences) or random.
         width: Width of the transformer.
         depth: Layers of the transformer.
         heads: Attention heads; width / heads must be even.
@@ -99,6 +100,7 @@ class Model:
     logsnr_min: float = -9.0
     logsnr_max: float = 6.0
     embed_dim: int = 32
+    embedding_init: Literal["spectral", "random"] = "spectral"
     width: int = 256
     depth: int = 6
     heads: int = 4

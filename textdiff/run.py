@@ -28,6 +28,7 @@ from textdiff.journal import Journal, Signals
 from textdiff.lm import DiffusionLM, DiffusionLMConfig
 from textdiff.metrics import complaints, context_gain
 from textdiff.sources import Texts, open_texts
+from textdiff.spectral import spectral_embedding
 from textdiff.trainer import Trainer
 from textdiff.vocab import UNK, existing_tokenizer, save_tokenizer, train_tokenizer
 
@@ -159,11 +160,14 @@ def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM
     sizes: dict[str, Any] = {"vocab_size": tokenizer.get_vocab_size(), "length": config.data.length}
     if options.pop("family") == "autoregressive":
         return Autoregressive(AutoregressiveConfig(**sizes, **{name: options[name] for name in ("width", "depth", "heads", "dropout")}))
+    start = options.pop("embedding_init")
     model = DiffusionLM(DiffusionLMConfig(**sizes, **options))
     model.schedule()  # an impossible one is refused here, not at the first step
     tokens = np.bincount(corpus.tokens, minlength=model.config.vocab_size)
     lengths = np.bincount(corpus.sizes, minlength=model.config.length + 1)
     model.describe_data(torch.from_numpy(tokens).float(), torch.from_numpy(lengths).float())
+    if start == "spectral":
+        model.embedding.data = spectral_embedding(corpus, tokenizer.get_vocab_size(), config.model.embed_dim, seed=config.train.seed)
     return model
 
 

@@ -1,0 +1,105 @@
+"""What helps, and what time buys: `python scripts/study.py ablations` and `python scripts/study.py budgets`, each with `--data.train PATH`.
+
+Every run trains for the same minutes on this machine, or for each of some; all are judged by `textdiff evaluate` with one teacher. What is done
+already is kept, so a study can be stopped and started again.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+
+from textdiff.config import Data
+
+CONFIG = "configs/text_e2e.yaml"
+
+
+def ablations(
+    data: Data | None = None, config: str = CONFIG, changes: list[str] | None = None, minutes: float = 8.0, out: str = "runs/ablations"
+) -> None:
+    """One change at a time under one budget.
+
+    Args:
+        data: Where the text comes from, if not from where the configuration says.
+        config: What is changed.
+        changes: YAML files, each with what differs. Nothing: all of configs/ablations.
+        minutes: Of training, for each.
+        out: Folder for the runs.
+    """
+    base = trained(f"{out}/as_it_is", [config], data, minutes)
+    table(base, ["--baselines", "[]"])
+    (teacher,) = Path(base, "evaluation").glob("teacher-*")
+    print(f"{'change':24} nats a token   perplexity, 32 steps   8 steps   entropy   distinct-2   two-sample     (ratios to held-out text)")
+    for change in (None, *(changes or sorted(map(str, Path("configs/ablations").glob("*.yaml"))))):
+        run = trained(f"{out}/{Path(change).stem}", [config, change], data, minutes) if change else base
+        real, *models = table(run, ["--baselines", "[]", "--teacher", str(teacher)]).values()
+        print(f"{Path(run).name:24} {line(real, *models)}", flush=True)
+
+
+def budgets(data: Data | None = None, config: str = CONFIG, minutes: list[float] | None = None, out: str = "runs/budgets") -> None:
+    """How quality grows with training time, beside an autoregressive model and Diffusion-LM's recipe; draws budgets.png.
+
+    Args:
+        data: Where the text comes from, if not from where the configuration says.
+        config: The model.
+        minutes: The budgets. Nothing: 5, 10, 30 and 60.
+        out: Folder for the runs and the figure.
+    """
+    tables: dict[float, dict[str, Any]] = {}
+    teacher: list[str] = []
+    for budget in sorted(minutes or [5, 10, 30, 60], reverse=True):  # the longest first: its teacher judges all
+        run = trained(f"{out}/{budget:g}min", [config], data, budget)
+        tables[budget] = table(run, ["--baselines", "[ar,diffusion-lm]", *teacher])
+        teacher = teacher or ["--teacher", *map(str, Path(run, "evaluation").glob("teacher-*"))]
+        real, few, ours, *_ = tables[budget].values()
+        print(f"{budget:g} minutes  {line(real, few, ours)}", flush=True)
+    draw(tables, Path(out, "budgets.png"))
+
+
+def trained(run: str, configs: list[str], data: Data | None, minutes: float) -> str:
+    """A finished run."""
+    if not Path(run, "model", "model.safetensors").exists():
+        options = [word for file in configs for word in ("--config", file)]
+        options += [word for name, value in vars(data or Data()).items() if value != getattr(Data(), name) for word in (f"--data.{name}", str(value))]
+        textdiff("train", *options, "--run", run, "--train.minutes", str(minutes), "--train.save_every", "1000000", "--overwrite")
+    return run
+
+
+def table(run: str, options: list[str]) -> dict[str, dict[str, Any]]:
+    """Held-out text, the model at 32 and at 8 steps, and whatever else is asked for."""
+    path = Path(run, "evaluation", "report.json")
+    if not path.exists():
+        textdiff("evaluate", run, "--steps", "[8,32]", "--n", "400", "--ode", "0", "--precision", "bf16", *options)
+    rows: dict[str, dict[str, Any]] = json.loads(path.read_text())["table"]
+    return rows
+
+
+def line(real: dict[str, Any], few: dict[str, Any], many: dict[str, Any]) -> str:
+    perplexity, fast = (row["teacher_perplexity"] / real["teacher_perplexity"] for row in (many, few))
+    entropy, distinct = (many[figure] / real[figure] for figure in ("unigram_entropy", "distinct_2"))
+    return f"{many['nats_per_token']:12.3f} {perplexity:22.2f} {fast:9.2f} {entropy:9.3f} {distinct:12.2f} {many['two_sample_accuracy']:12.2f}"
+
+
+def draw(tables: dict[float, dict[str, Any]], path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharex=True)
+    for name, label in (("model, 32 steps", "textdiff, 32 steps"), ("ar", "autoregressive"), ("diffusion-lm", "Diffusion-LM's recipe")):
+        ratio = [rows[name]["teacher_perplexity"] / rows["held-out text"]["teacher_perplexity"] for rows in tables.values()]
+        left.plot(list(tables), [rows[name]["nats_per_token"] for rows in tables.values()], marker="o", label=label)
+        right.plot(list(tables), ratio, marker="o", label=label)
+    left.set(xscale="log", xlabel="minutes of training", ylabel="nats a token", title="Bound on held-out text")
+    right.set(xscale="log", yscale="log", xlabel="minutes of training", ylabel="ratio to held-out text", title="Perplexity by the teacher")
+    left.legend()
+    figure.savefig(path, dpi=120)
+
+
+def textdiff(*arguments: str) -> None:
+    subprocess.run([str(Path(sys.executable).with_name("textdiff")), *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    auto_cli({"ablations": ablations, "budgets": budgets}, as_positional=False)
