@@ -35,8 +35,8 @@ def ablations(
     print(f"{'change':24} nats a token   perplexity, 32 steps   8 steps   entropy   distinct-2   two-sample     (ratios to held-out text)")
     for change in (None, *(changes or sorted(map(str, Path("configs/ablations").glob("*.yaml"))))):
         run = trained(f"{out}/{Path(change).stem}", [config, change], data, minutes) if change else base
-        real, *models = table(run, ["--baselines", "[]", "--teacher", str(teacher)]).values()
-        print(f"{Path(run).name:24} {line(real, *models)}", flush=True)
+        real, _, few, many = table(run, ["--baselines", "[]", "--teacher", str(teacher)]).values()
+        print(f"{Path(run).name:24} {line(real, few, many)}", flush=True)
 
 
 def budgets(data: Data | None = None, config: str = CONFIG, minutes: list[float] | None = None, out: str = "runs/budgets") -> None:
@@ -54,8 +54,8 @@ def budgets(data: Data | None = None, config: str = CONFIG, minutes: list[float]
         run = trained(f"{out}/{budget:g}min", [config], data, budget)
         tables[budget] = table(run, ["--baselines", "[ar,diffusion-lm]", *teacher])
         teacher = teacher or ["--teacher", *map(str, Path(run, "evaluation").glob("teacher-*"))]
-        real, few, ours, *_ = tables[budget].values()
-        print(f"{budget:g} minutes  {line(real, few, ours)}", flush=True)
+        real, _, few, many, *_ = tables[budget].values()
+        print(f"{budget:g} minutes  {line(real, few, many)}", flush=True)
     draw(tables, Path(out, "budgets.png"))
 
 
@@ -69,7 +69,7 @@ def trained(run: str, configs: list[str], data: Data | None, minutes: float) -> 
 
 
 def table(run: str, options: list[str]) -> dict[str, dict[str, Any]]:
-    """Held-out text, the model at 32 and at 8 steps, and whatever else is asked for."""
+    """Held-out text, training text, the model at 8 and at 32 steps, and whatever else is asked for."""
     path = Path(run, "evaluation", "report.json")
     if not path.exists():
         textdiff("evaluate", run, "--steps", "[8,32]", "--n", "400", "--ode", "0", "--precision", "bf16", *options)

@@ -217,7 +217,7 @@ def test_evaluating_puts_all_rows_in_one_table_and_keeps_what_it_trained(run: st
     command = ["evaluate", run, *QUICK, "--steps", "[1,2]", "--mauve", "true", "--baselines", "[ar,bigram,shuffled]", "--out", str(tmp_path / "out")]
     lines = printed(capsys, *command)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    names = ["held-out text", "model, 1 steps", "model, 2 steps", "ar", "bigram", "shuffled"]
+    names = ["held-out text", "training text", "model, 1 steps", "model, 2 steps", "ar", "bigram", "shuffled"]
     assert list(report["table"]) == names == re.split(r"\s{2,}", lines[0].strip())
     assert len({tuple(row) for row in report["table"].values()}) == 1
     assert report["table"]["bigram"]["nats_per_token"] < report["table"]["model, 1 steps"]["nats_per_token"]

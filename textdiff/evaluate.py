@@ -1,5 +1,6 @@
 """One table in which held-out text, a model and its baselines have the same columns, and nothing is judged by one figure alone.
 
+The training text has a row as well: where held-out text is of another kind, no model can come closer to it than the text it was trained on.
 A run's evaluation/ folder keeps the teacher and the baselines it trains, report.json, samples and figures.
 """
 
@@ -50,7 +51,8 @@ def evaluate(name: str, options: Evaluation) -> dict[str, Any]:
     scored, spent = real[: options.scored], trained_seconds(home / "metrics.jsonl")
     teacher = _teacher(options, config, tokenizer, folder, spent)
     judge = Judge(scored, reference, training, teacher, tokenizer, options.mauve)
-    rows = [Row("held-out text", real), *_written("model", model, judge, len(real), options)]
+    rows = [Row("held-out text", real), Row("training text", random.Random(0).sample(training, min(len(training), len(real))))]
+    rows += _written("model", model, judge, len(real), options)
     rows += _baselines(options, config, judge, folder, options.minutes * 60 if options.minutes else spent, len(real))
     judged = report(rows, judge) | {"recovery": _recovery(model, scored)}
     write(judged, rows, judge, folder)
