@@ -183,12 +183,20 @@ def memory(*arguments: Any) -> float:
 
 
 def _resident_growth(*arguments: Any) -> float:
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_megabytes()
     contender = Contender(*arguments)
     for _ in range(3):
         contender.step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
+    return _peak_megabytes() - before
+
+
+def _peak_megabytes() -> float:
+    """Of this process alone: what getrusage says on Linux includes the parent's."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kilobytes elsewhere
 
 
 def interleaved(work: dict[Any, Callable[[], object]], rounds: int, device: torch.device, label: str) -> dict[Any, float]:
