@@ -1,4 +1,4 @@
-"""What helps, and what time buys: `python scripts/study.py ablations` and `python scripts/study.py budgets`, each with `--data.train PATH`.
+"""What helps, and what time buys: `python scripts/study.py ablations` and `python scripts/study.py budgets`, each with `--source.train PATH`.
 
 Every run trains for the same minutes on this machine, or for each of some; all are judged by `textdiff evaluate` with one teacher. What is done
 already is kept, so a study can be stopped and started again.
@@ -7,43 +7,53 @@ already is kept, so a study can be stopped and started again.
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
 
-from textdiff.config import Data
-
 CONFIG = "configs/text_e2e.yaml"
 
 
-def ablations(
-    data: Data | None = None, config: str = CONFIG, changes: list[str] | None = None, minutes: float = 8.0, out: str = "runs/ablations"
-) -> None:
+@dataclass(frozen=True)
+class Source:
+    """Where the text comes from, if not from where the configuration says: `--source.train PATH --source.field text`."""
+
+    train: str | None = None
+    valid: str | None = None
+    field: str | None = None
+
+    @property
+    def options(self) -> list[str]:
+        return [word for name, value in vars(self).items() if value is not None for word in (f"--data.{name}", value)]
+
+
+def ablations(source: Source, config: str = CONFIG, changes: list[str] | None = None, minutes: float = 8.0, out: str = "runs/ablations") -> None:
     """One change at a time under one budget.
 
     Args:
-        data: Where the text comes from, if not from where the configuration says.
+        source: Of the text.
         config: What is changed.
         changes: YAML files, each with what differs. Nothing: all of configs/ablations.
         minutes: Of training, for each.
         out: Folder for the runs.
     """
-    base = trained(f"{out}/as_it_is", [config], data, minutes)
-    table(base, ["--baselines", "[]"])
+    base = trained(f"{out}/as_it_is", [config], source, minutes)
+    table(base, ["--baselines", "[]", "--teacher_minutes", "4"])
     (teacher,) = Path(base, "evaluation").glob("teacher-*")
     print(f"{'change':24} nats a token   perplexity, 32 steps   8 steps   entropy   distinct-2   two-sample     (ratios to held-out text)")
     for change in (None, *(changes or sorted(map(str, Path("configs/ablations").glob("*.yaml"))))):
-        run = trained(f"{out}/{Path(change).stem}", [config, change], data, minutes) if change else base
+        run = trained(f"{out}/{Path(change).stem}", [config, change], source, minutes) if change else base
         real, _, few, many = table(run, ["--baselines", "[]", "--teacher", str(teacher)]).values()
         print(f"{Path(run).name:24} {line(real, few, many)}", flush=True)
 
 
-def budgets(data: Data | None = None, config: str = CONFIG, minutes: list[float] | None = None, out: str = "runs/budgets") -> None:
+def budgets(source: Source, config: str = CONFIG, minutes: list[float] | None = None, out: str = "runs/budgets") -> None:
     """How quality grows with training time, beside an autoregressive model and Diffusion-LM's recipe; draws budgets.png.
 
     Args:
-        data: Where the text comes from, if not from where the configuration says.
+        source: Of the text.
         config: The model.
         minutes: The budgets. Nothing: 5, 10, 30 and 60.
         out: Folder for the runs and the figure.
@@ -51,7 +61,7 @@ def budgets(data: Data | None = None, config: str = CONFIG, minutes: list[float]
     tables: dict[float, dict[str, Any]] = {}
     teacher: list[str] = []
     for budget in sorted(minutes or [5, 10, 30, 60], reverse=True):  # the longest first: its teacher judges all
-        run = trained(f"{out}/{budget:g}min", [config], data, budget)
+        run = trained(f"{out}/{budget:g}min", [config], source, budget)
         tables[budget] = table(run, ["--baselines", "[ar,diffusion-lm]", *teacher])
         teacher = teacher or ["--teacher", *map(str, Path(run, "evaluation").glob("teacher-*"))]
         real, _, few, many, *_ = tables[budget].values()
@@ -59,12 +69,11 @@ def budgets(data: Data | None = None, config: str = CONFIG, minutes: list[float]
     draw(tables, Path(out, "budgets.png"))
 
 
-def trained(run: str, configs: list[str], data: Data | None, minutes: float) -> str:
+def trained(run: str, configs: list[str], source: Source, minutes: float) -> str:
     """A finished run."""
     if not Path(run, "model", "model.safetensors").exists():
         options = [word for file in configs for word in ("--config", file)]
-        options += [word for name, value in vars(data or Data()).items() if value != getattr(Data(), name) for word in (f"--data.{name}", str(value))]
-        textdiff("train", *options, "--run", run, "--train.minutes", str(minutes), "--train.save_every", "1000000", "--overwrite")
+        textdiff("train", *options, *source.options, "--run", run, "--train.minutes", str(minutes), "--train.save_every", "1000000", "--overwrite")
     return run
 
 
@@ -98,7 +107,9 @@ def draw(tables: dict[float, dict[str, Any]], path: Path) -> None:
 
 
 def textdiff(*arguments: str) -> None:
-    subprocess.run([str(Path(sys.executable).with_name("textdiff")), *arguments], check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([str(Path(sys.executable).with_name("textdiff")), *arguments], check=False, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said what is wrong
 
 
 if __name__ == "__main__":
