@@ -28,7 +28,7 @@ def spectral_embedding(corpus: Corpus, vocab_size: int, dim: int, *, window: int
         torch.manual_seed(seed)
         u, s, _ = torch.svd_lowrank(both, q=min(dim + 8, *both.shape), niter=4)
     rows = torch.zeros(vocab_size, dim)
-    rows[:, : min(dim, len(s))] = (u * s.sqrt())[:, :dim]
+    rows[:, : min(dim, len(s))] = (u * s.sqrt())[:, :dim].float()  # float64 till here, so that the number of threads changes no digit
     rows = torch.nn.functional.normalize(rows, dim=-1) + noise / math.sqrt(dim) * torch.randn(rows.shape, generator=generator)
     return torch.nn.functional.normalize(rows, dim=-1) * math.sqrt(dim)
 
@@ -45,5 +45,5 @@ def positive_pmi(corpus: Corpus, vocab_size: int, window: int) -> Tensor:
     before, after = np.divmod(pair, vocab_size)
     marginals = np.bincount(before, count, vocab_size)[before] * np.bincount(after, count, vocab_size)[after]
     pmi = np.log(count * (count.sum() / marginals)).clip(0)
-    places, values = torch.from_numpy(np.stack([before, after])), torch.from_numpy(pmi).float()
+    places, values = torch.from_numpy(np.stack([before, after])), torch.from_numpy(pmi)
     return torch.sparse_coo_tensor(places, values, (vocab_size, vocab_size), check_invariants=True).coalesce()
