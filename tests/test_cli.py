@@ -1,9 +1,7 @@
 """The command line as a user types it: results on standard output, one clear line and exit code 2 for a mistake."""
 
 import json
-import math
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,14 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 from torch.testing import assert_close
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from textdiff import grammar
 from textdiff.cli import main
@@ -210,41 +203,6 @@ def test_a_run_can_be_given_minutes_instead_of_steps(tmp_path: Path) -> None:
     assert train["minutes"] is None
     assert train["steps"] == json.loads((tmp_path / "timed" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert time.perf_counter() - began > 1.5  # half of the three seconds asked for
-
-
-QUICK = ["--n", "20", "--scored", "4", "--ode", "2", "--minutes", "0.02", "--teacher_minutes", "0.02"]
-
-
-def test_evaluating_puts_all_rows_in_one_table_and_keeps_what_it_trained(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["evaluate", run, *QUICK, "--steps", "[1,2]", "--mauve", "true", "--baselines", "[ar,bigram,shuffled]", "--out", str(tmp_path / "out")]
-    lines = printed(capsys, *command)
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    names = ["held-out text", "training text", "model, 1 steps", "model, 2 steps", "ar", "bigram", "shuffled"]
-    assert list(report["table"]) == names == re.split(r"\s{2,}", lines[0].strip())
-    assert len({tuple(row) for row in report["table"].values()}) == 1
-    assert report["table"]["bigram"]["nats_per_token"] < report["table"]["model, 1 steps"]["nats_per_token"]
-    assert (tmp_path / "out" / "figures.png").stat().st_size > 1000
-    assert [line[2:] for line in (tmp_path / "out" / "samples.txt").read_text().splitlines() if line.startswith("# ")] == names
-    (weights,), (teacher,) = (tmp_path / "out").glob("ar-*/model/model.safetensors"), (tmp_path / "out").glob("teacher-*")
-    before = weights.stat().st_mtime_ns
-    again = printed(capsys, *command, "--teacher", str(teacher))
-    assert [line for line in again if "seconds" not in line] == [line for line in lines if "seconds" not in line]
-    assert weights.stat().st_mtime_ns == before
-    assert "not an autoregressive model" in refusal(capsys, *command, "--teacher", run)
-
-
-def test_any_causal_language_model_can_be_the_teacher(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["<s>", "[UNK]", *{word for sentence in grammar.corpus(200, seed=0) for word in sentence.split()}]
-    reader = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    reader.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=reader, bos_token="<s>", unk_token="[UNK]").save_pretrained(tmp_path / "gpt")
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(words), n_embd=8, n_layer=1, n_head=1))
-    torch.nn.init.zeros_(model.transformer.wte.weight)  # all words equally likely
-    model.save_pretrained(tmp_path / "gpt")
-    printed(capsys, "evaluate", run, *QUICK, "--steps", "2", "--baselines", "[]", "--teacher", str(tmp_path / "gpt"), "--out", str(tmp_path / "out"))
-    teacher = json.loads((tmp_path / "out" / "report.json").read_text())["teacher"]
-    assert teacher["held_out_nats_per_token"] == pytest.approx(math.log(len(words)), abs=1e-4)
-    assert "nowhere" in refusal(capsys, "evaluate", run, *QUICK, "--teacher", str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize(

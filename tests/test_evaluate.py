@@ -1,0 +1,67 @@
+"""The whole evaluation, on a tiny run."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from textdiff import grammar
+from textdiff.cli import main
+from textdiff.config import Evaluation, InputError
+from textdiff.evaluate import evaluate
+from textdiff.report import show
+
+QUICK = {"n": 20, "scored": 4, "ode": 2, "minutes": 0.02, "teacher_minutes": 0.02}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("runs")
+    text = folder / "text.txt"
+    text.write_text("\n".join(grammar.corpus(400, seed=0)) + "\n")
+    tiny = ["--model.width", "32", "--model.depth", "1", "--data.length", "24", "--train.batch_size", "16", "--train.precision", "no"]
+    main(["train", "--run", str(folder / "tiny"), "--data.train", str(text), *tiny, "--train.steps", "4"])
+    return str(folder / "tiny")
+
+
+def test_all_rows_are_in_one_table_and_what_was_trained_is_kept(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = Evaluation(**QUICK, steps=[1, 2], mauve=True, baselines=["ar", "bigram", "shuffled"], out=str(tmp_path))
+    typed = [word for name, value in vars(options).items() if value is not None for word in (f"--{name}", json.dumps(value).strip('"'))]
+    capsys.readouterr()
+    main(["evaluate", run, *typed])
+    lines = capsys.readouterr().out.splitlines()
+    report = json.loads((tmp_path / "report.json").read_text())
+    names = ["held-out text", "training text", "model, 1 steps", "model, 2 steps", "ar", "bigram", "shuffled"]
+    assert list(report["table"]) == names
+    assert all(name in lines[0] for name in names)
+    assert len({tuple(row) for row in report["table"].values()}) == 1
+    assert report["table"]["bigram"]["nats_per_token"] < report["table"]["model, 1 steps"]["nats_per_token"]
+    assert (tmp_path / "figures.png").stat().st_size > 1000
+    assert [line[2:] for line in (tmp_path / "samples.txt").read_text().splitlines() if line.startswith("# ")] == names
+    (weights,), (teacher,) = tmp_path.glob("ar-*/model/model.safetensors"), tmp_path.glob("teacher-*")
+    before = weights.stat().st_mtime_ns
+    again = show(evaluate(run, Evaluation(**{**vars(options), "teacher": str(teacher)})))
+    assert [line for line in again if "seconds" not in line] == [line for line in lines if "seconds" not in line]
+    assert weights.stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="not an autoregressive model"):
+        evaluate(run, Evaluation(**QUICK, teacher=run))
+
+
+def test_any_causal_language_model_can_be_the_teacher(run: str, tmp_path: Path) -> None:
+    words = ["<s>", "[UNK]", *{word for sentence in grammar.corpus(200, seed=0) for word in sentence.split()}]
+    reader = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    reader.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=reader, bos_token="<s>", unk_token="[UNK]").save_pretrained(tmp_path / "gpt")
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(words), n_embd=8, n_layer=1, n_head=1))
+    torch.nn.init.zeros_(model.transformer.wte.weight)  # all words equally likely
+    model.save_pretrained(tmp_path / "gpt")
+    report = evaluate(run, Evaluation(**QUICK, steps=2, baselines=[], teacher=str(tmp_path / "gpt"), out=str(tmp_path / "out")))
+    assert report["teacher"]["held_out_nats_per_token"] == pytest.approx(math.log(len(words)), abs=1e-4)
+    with pytest.raises(InputError, match="nowhere"):
+        evaluate(run, Evaluation(**QUICK, teacher=str(tmp_path / "nowhere")))
