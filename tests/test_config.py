@@ -54,7 +54,7 @@ def test_every_configuration_names_only_options_that_exist(path: Path) -> None:
         (config.Data, {"length": 1}),
         (config.Data, {"valid_share": 1.0}),
         (config.Vocabulary, {"size": 3}),
-        (config.Model, {"width": 30}),
+        (config.Model, {"width": 32}),
         (config.Model, {"logsnr_min": 7.0}),
         (config.Model, {"reveal": 1.5}),
         (config.Model, {"output_prior": (0.6, 0.25)}),

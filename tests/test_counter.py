@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from textdiff.counter import hashed, normal, uniform
+from textdiff.counter import dropout, hashed, normal, uniform
 
 N = 200_000
 COUNTERS = torch.arange(N)
@@ -102,3 +102,28 @@ def test_noise_does_not_depend_on_the_other_rows():
 def test_noise_does_not_depend_on_the_length_of_the_sequence():
     short, padded = (normal(torch.arange(3), torch.Size((3, length, 6)), stream=1) for length in (4, 9))
     assert torch.equal(padded[:, :4], short)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    kept = dropout(torch.ones(200, 50, 30), torch.arange(200), rate, stream=0)
+    assert kept.unique().tolist() == pytest.approx([0, 1 / (1 - rate)])
+    assert abs((kept == 0).double().mean().item() - rate) < 5 * (rate * (1 - rate) / kept.numel()) ** 0.5
+
+
+def test_dropout_does_not_depend_on_the_other_rows_or_on_padding():
+    together = dropout(torch.ones(3, 9, 6), torch.tensor([5, 9, 2]), 0.5, stream=0)
+    alone = dropout(torch.ones(1, 4, 6), torch.tensor([9]), 0.5, stream=0)
+    assert torch.equal(together[1:2, :4], alone)
+
+
+@pytest.mark.parametrize("apart", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 4)])
+def test_what_is_dropped_is_uncorrelated_with_its_neighbours(apart):
+    kept = dropout(torch.ones(300, 40, 20), torch.arange(300), 0.5, stream=0)
+    rows, positions, components = apart
+    assert abs(correlation(kept[rows:, positions:, components:], kept[: 300 - rows, : 40 - positions, : 20 - components])) < 0.02
+
+
+def test_two_streams_drop_independently():
+    first, second = (dropout(torch.ones(300, 40, 20), torch.arange(300), 0.5, stream=stream) for stream in (0, 1))
+    assert abs(correlation(first, second)) < 0.02

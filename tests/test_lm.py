@@ -132,6 +132,14 @@ def test_the_loss_is_a_function_of_the_examples_numbers(new_model, batch):
     assert same["ce"] != other["ce"]
 
 
+def test_dropout_is_a_function_of_the_examples_numbers_and_of_training(new_model, batch):
+    dropped, whole = (new_model(dropout=rate, objective="x0", self_condition=0.0) for rate in (0.5, 0.0))
+    loss, again, plain = (model.train()(**batch)["x0"].item() for model in (dropped, dropped, whole))
+    assert loss == again
+    assert loss != plain
+    assert torch.equal(dropped.eval()(**batch)["x0"], whole.eval()(**batch)["x0"])
+
+
 @every_objective
 def test_words_that_are_given_carry_no_loss(new_model, batch, objective, monkeypatch):
     model = new_model(objective=objective).eval()

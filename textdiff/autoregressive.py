@@ -21,7 +21,7 @@ class AutoregressiveConfig(PreTrainedConfig):
     model_type = "textdiff-autoregressive"
 
     def __init__(
-        self, vocab_size: int = 8, length: int = 64, width: int = 256, depth: int = 6, heads: int = 4, dropout: float = 0.0, **kwargs: Any
+        self, vocab_size: int = 8, length: int = 64, width: int = 192, depth: int = 6, heads: int = 3, dropout: float = 0.0, **kwargs: Any
     ) -> None:
         self.vocab_size, self.length = vocab_size, length
         self.width, self.depth, self.heads, self.dropout = width, depth, heads, dropout

@@ -101,9 +101,9 @@ class Model:
     logsnr_max: float = 6.0
     embed_dim: int = 32
     embedding_init: Literal["spectral", "random"] = "spectral"
-    width: int = 256
+    width: int = 192
     depth: int = 6
-    heads: int = 4
+    heads: int = 3
     dropout: float = 0.0
     self_condition: float = 0.5
     reveal: float = 0.25
@@ -152,7 +152,7 @@ class Train:
     batch_size: int = 128
     accumulate: int = 1
     optimizer: Literal["muon", "adamw"] = "muon"
-    lr: float = 4e-3
+    lr: float = 6e-3
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0

@@ -31,6 +31,14 @@ def normal(counter: Int[Tensor, " b"], shape: torch.Size, stream: int) -> Float[
     return (radius * (2 * math.pi * uniform(counters, 2)).cos()).view(shape)
 
 
+def dropout(h: Float[Tensor, "b *d"], counter: Int[Tensor, " b"], rate: float, stream: int) -> Float[Tensor, "b *d"]:
+    """h with elements set to 0 with probability `rate` (to 2^-16) and the others scaled up; a hash decides for four of them."""
+    size = h.shape[1:].numel()
+    counters = hashed(counter, stream).unsqueeze(1) + torch.arange(-(-size // 4), device=h.device)
+    bits = hashed(counters, stream).view(torch.int16)[:, :size].view(h.shape)
+    return h * (bits >= round(rate * 2**16) - 2**15).to(h.dtype).div_(1 - rate)
+
+
 def _shifted(z: Int[Tensor, "*d"], bits: int) -> Int[Tensor, "*d"]:
     """Logical shift to the right."""
     return (z >> bits) & (2 ** (64 - bits) - 1)

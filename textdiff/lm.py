@@ -39,9 +39,9 @@ class DiffusionLMConfig(PreTrainedConfig):
         logsnr_min: float = -9.0,
         logsnr_max: float = 6.0,
         embed_dim: int = 32,
-        width: int = 256,
+        width: int = 192,
         depth: int = 6,
-        heads: int = 4,
+        heads: int = 3,
         dropout: float = 0.0,
         self_condition: float = 0.5,
         reveal: float = 0.25,
@@ -143,10 +143,10 @@ class DiffusionLM(PreTrainedModel):
             return PREDICTIONS["x0"](x_t, logsnr, x0), logits
 
     def _network(
-        self, x_t: Float[Tensor, "b l d"], logsnr: Float[Tensor, " b"], earlier: Tensor, known: Tensor, mask: Tensor
+        self, x_t: Float[Tensor, "b l d"], logsnr: Float[Tensor, " b"], earlier: Tensor, known: Tensor, mask: Tensor, index: Tensor | None = None
     ) -> Float[Tensor, "b l k"]:
-        """With objective ce the logits, else what stands for x0 or eps; in float32."""
-        out = self.head(self.denoiser(x_t, logsnr, earlier, known, mask))
+        """With objective ce the logits, else what stands for x0 or eps; in float32. Dropout only with an `index`."""
+        out = self.head(self.denoiser(x_t, logsnr, earlier, known, mask, index))
         with torch.autocast(x_t.device.type, enabled=False):
             return out.float() + (self.prior_weight * self.evidence(x_t, logsnr) if self.config.objective == "ce" else 0)
 
@@ -172,7 +172,7 @@ class DiffusionLM(PreTrainedModel):
         eps = normal(index, x0.shape, stream=1)
         x_t = diffuse(x0, logsnr, eps)
         seen = torch.where(known.unsqueeze(-1), x0, x_t)
-        out = self._network(seen, logsnr, self._first_estimate(index, seen, logsnr, known, mask), known, mask)
+        out = self._network(seen, logsnr, self._first_estimate(index, seen, logsnr, known, mask), known, mask, index if self.training else None)
 
         def mean(per_token: Float[Tensor, "b #l"]) -> Float[Tensor, ""]:
             return (per_token * target).sum() / (mask.sum() * self._target_share)

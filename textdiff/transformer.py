@@ -8,8 +8,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from textdiff.counter import dropout, hashed
 
 
 class TextDenoiser(nn.Module):
@@ -42,14 +44,19 @@ class TextDenoiser(nn.Module):
         earlier: Float[Tensor, "b l d"],
         known: Bool[Tensor, "b l"],
         mask: Bool[Tensor, "b l"],
+        index: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b l w"]:
-        """`known` positions hold clean vectors, `mask` is true on real ones. Sequences of any length up to `length`."""
+        """`known` positions hold clean vectors, `mask` is true on real ones. Sequences of any length up to `length`.
+
+        Args:
+            index: what dropout is a function of; without, there is none.
+        """
         level = self.noise_level(logsnr)
         to_end = mask.flip(1).cumsum(1).flip(1)  # 1 at the last real position
         h = self.noisy(x_t) + self.earlier(earlier) + self.to_end(to_end) + known.unsqueeze(-1) * self.known
         attend = None if mask.all() else mask[:, None, None]
-        for block in self.blocks:
-            h = block(h, level, self.rotation[: x_t.shape[1]], attend)
+        for number, block in enumerate(self.blocks):
+            h = block(h, level, self.rotation[: x_t.shape[1]], attend, None if index is None else hashed(index, stream=number))
         return self.norm(h, level)
 
 
@@ -87,7 +94,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, nn.Dropout(dropout)
+        self.heads, self.rate = heads, dropout
         self.norm1, self.norm2 = ModulatedNorm(width), ModulatedNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -95,14 +102,22 @@ class Block(nn.Module):
             nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.in_features))
 
     def forward(
-        self, h: Float[Tensor, "b l w"], level: Float[Tensor, "b w"], rotation: Tensor, attend: Bool[Tensor, "b 1 1 l"] | None
+        self,
+        h: Float[Tensor, "b l w"],
+        level: Float[Tensor, "b w"],
+        rotation: Tensor,
+        attend: Bool[Tensor, "b 1 1 l"] | None,
+        index: Int[Tensor, " b"] | None,
     ) -> Float[Tensor, "b l w"]:
         qkv = self.qkv(self.norm1(h, level)).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)  # b 3n l k
         qk, v = qkv.split((2 * self.heads, self.heads), 1)
         q, k = rotate(qk, rotation).chunk(2, 1)
         mixed = attention(q, k, v, attend)
-        h = h + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
-        return h + self.dropout(self.down(F.gelu(self.up(self.norm2(h, level)))))
+        h = h + self._dropped(self.out(mixed.transpose(1, 2).flatten(2)), index, stream=0)
+        return h + self._dropped(self.down(F.gelu(self.up(self.norm2(h, level)))), index, stream=1)
+
+    def _dropped(self, h: Float[Tensor, "b l w"], index: Int[Tensor, " b"] | None, stream: int) -> Float[Tensor, "b l w"]:
+        return h if index is None or self.rate == 0 else dropout(h, index, self.rate, stream)
 
 
 def attention(
