@@ -24,6 +24,8 @@ TEXT.write_text("\n".join(grammar.corpus(400, seed=0)) + "\n")
 TINY = [
     "--data.train",
     str(TEXT),
+    "--model.heads",
+    "2",
     "--model.width",
     "32",
     "--model.depth",

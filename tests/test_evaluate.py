@@ -25,7 +25,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runs")
     text = folder / "text.txt"
     text.write_text("\n".join(grammar.corpus(400, seed=0)) + "\n")
-    tiny = ["--model.width", "32", "--model.depth", "1", "--data.length", "24", "--train.batch_size", "16", "--train.precision", "no"]
+    tiny = [
+        "--model.width",
+        "32",
+        "--model.heads",
+        "2",
+        "--model.depth",
+        "1",
+        "--data.length",
+        "24",
+        "--train.batch_size",
+        "16",
+        "--train.precision",
+        "no",
+    ]
     main(["train", "--run", str(folder / "tiny"), "--data.train", str(text), *tiny, "--train.steps", "4"])
     return str(folder / "tiny")
 

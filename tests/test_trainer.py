@@ -1,22 +1,17 @@
 import math
 from itertools import islice
-from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from textdiff.batches import MicroBatch
 from textdiff.config import InputError, Train
 from textdiff.data import batched, in_turn
 from textdiff.trainer import Trainer, learning_rate
 
 every_optimizer = pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-
-
-class Micro(NamedTuple):
-    tensors: dict[str, Tensor]
-    share: float
 
 
 class Slope(nn.Module):
@@ -32,8 +27,8 @@ class Slope(nn.Module):
         return {"square": (self.weight.square() * x).mean(), "constant": torch.tensor(progress)}
 
 
-def steady(x: float = 1.0) -> list[list[Micro]]:
-    return [[Micro({"x": torch.full((4,), x)}, 1.0)]] * 100
+def steady(x: float = 1.0) -> list[list[MicroBatch]]:
+    return [[MicroBatch({"x": torch.full((4,), x)}, 1.0, 4)]] * 100
 
 
 @pytest.fixture

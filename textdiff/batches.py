@@ -9,8 +9,17 @@ from itertools import count
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 POOL = 32  # batches that are sorted by size together
+
+
+class MicroBatch(NamedTuple):
+    """Tensors for the model's forward, the share of the step's global batch that they are, and how many tokens or images."""
+
+    tensors: dict[str, Tensor]
+    share: float
+    size: int
 
 
 class Part(NamedTuple):

@@ -4,7 +4,7 @@ Imports nothing heavy, so that the command line answers at once. `Model` becomes
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 TRACKERS = ("tensorboard", "wandb", "trackio", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab")  # what accelerate knows
 
@@ -180,6 +180,16 @@ class Train:
     @property
     def tracker_names(self) -> list[str]:
         return [self.trackers] if isinstance(self.trackers, str) else self.trackers
+
+
+@runtime_checkable
+class Run(Protocol):
+    """What runs of text and of images have in common."""
+
+    @property
+    def run(self) -> str: ...
+    @property
+    def train(self) -> Train: ...
 
 
 @dataclass(frozen=True)

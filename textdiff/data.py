@@ -4,25 +4,18 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from textdiff import batches
+from textdiff.batches import MicroBatch
 from textdiff.config import Data, InputError, Train
 
 log = logging.getLogger("textdiff")
 
 SAMPLE = 50_000  # texts of a stream that the vocabulary and the length statistics are taken from
-
-
-class MicroBatch(NamedTuple):
-    """Tensors for the model's forward, and the share of the step's global batch that they are."""
-
-    tensors: dict[str, torch.Tensor]
-    share: float
 
 
 @dataclass(frozen=True)
@@ -132,8 +125,8 @@ def in_turn(corpus: Corpus, batch_size: int, rank: int, world: int) -> Iterator[
         batch = order[start : start + batch_size]
         (part,) = batches.parts(batch, start, corpus.sizes, rank, world, accumulate=1)
         micro = _micro(corpus, part)
-        yield MicroBatch(micro.tensors, micro.share * float(corpus.sizes[batch].sum() / corpus.sizes.sum()))
+        yield micro._replace(share=micro.share * float(corpus.sizes[batch].sum() / corpus.sizes.sum()))
 
 
 def _micro(corpus: Corpus, part: batches.Part) -> MicroBatch:
-    return MicroBatch(collate([corpus[i] for i in part.examples], part.numbers), part.share)
+    return MicroBatch(collate([corpus[i] for i in part.examples], part.numbers), part.share, int(corpus.sizes[part.examples].sum()))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from textdiff.config import InputError, TextRun
+from textdiff.config import InputError, Run
 
 
-def check_folder(config: TextRun, resume: bool, overwrite: bool) -> None:
+def check_folder(config: Run, resume: bool, overwrite: bool) -> None:
     """Raises InputError if the run cannot go into its folder, or its trackers are not installed."""
     folder = Path(config.run)
     for name in config.train.tracker_names:
@@ -23,16 +23,16 @@ def check_folder(config: TextRun, resume: bool, overwrite: bool) -> None:
         _check_steps(folder / "state", config)
 
 
-def _check_same_run(path: Path, config: TextRun) -> None:
+def _check_same_run(path: Path, config: Run) -> None:
     """Going on with other data, words or another network would quietly make it another run; the optimization may change."""
-    before, now = yaml.safe_load(path.read_text()), json.loads(json.dumps(asdict(config)))
-    for section in ("data", "tokenizer", "model"):
+    before, now = yaml.safe_load(path.read_text()), json.loads(json.dumps(asdict(config)))  # type: ignore[call-overload]
+    for section in now.keys() - {"run", "train"}:
         for name, value in now[section].items():
             if before.get(section, {}).get(name) != value:
                 raise InputError(f"--resume cannot change {section}.{name}: leave it out, for the run goes on with its own {path}")
 
 
-def _check_steps(state: Path, config: TextRun) -> None:
+def _check_steps(state: Path, config: Run) -> None:
     done = max((int(path.name.removeprefix("step-")) for path in state.glob("step-*")), default=0)
     if done > config.train.steps:
         raise InputError(f"{state.parent} is at step {done} already: with --resume, --train.steps must be at least that, got {config.train.steps}")

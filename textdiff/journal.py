@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from textdiff.config import TextRun
-from textdiff.data import MicroBatch
+from textdiff.batches import MicroBatch
+from textdiff.config import Run
 from textdiff.trainer import Trainer, TrainStep
 
 
@@ -40,13 +40,22 @@ class Signals:
         return self.accelerator.check_trigger()
 
 
-class Journal:
-    """What a person and a plot want to know of a run, on standard error, in metrics.jsonl and in the trackers."""
+class Seen(NamedTuple):
+    """What is seen of a model at a validation: figures for plots, lines for people, and samples (texts, or where a picture of them lies)."""
 
-    def __init__(self, trainer: Trainer[Any], folder: Path, config: TextRun) -> None:
+    figures: dict[str, float]
+    told: list[str]
+    samples: list[str]
+
+
+class Journal:
+    """What a person and a plot want to know of a run, on standard error, in metrics.jsonl and in the trackers. Speed is in `unit`s a second."""
+
+    def __init__(self, trainer: Trainer[Any], folder: Path, config: Run, unit: str) -> None:
+        self.unit = unit
         self.trainer, self.config, self.path = trainer, config, folder / "metrics.jsonl"
         self.main = trainer.accelerator.is_main_process
-        self.tokens, self.since, self.began = 0, time.perf_counter(), time.perf_counter()
+        self.size, self.since, self.began = 0, time.perf_counter(), time.perf_counter()
         if self.main:
             _forget_after(self.path, trainer.step)
         rest = 0.1 if sys.stderr.isatty() else 10  # seconds between updates; a log file needs few
@@ -56,7 +65,7 @@ class Journal:
 
     def counted(self, batches: Iterator[list[MicroBatch]]) -> Iterator[list[MicroBatch]]:
         for micro_batches in batches:
-            self.tokens += sum(int(micro.tensors["mask"].sum()) for micro in micro_batches)
+            self.size += sum(micro.size for micro in micro_batches if micro.share)
             yield micro_batches
 
     def step(self, done: TrainStep) -> None:
@@ -65,23 +74,26 @@ class Journal:
             return
         losses = {name: float(value) for name, value in done.losses.items()}
         now = time.perf_counter()
-        speed = self.tokens * self.trainer.accelerator.num_processes / (now - self.since)
-        self.tokens, self.since = 0, now
-        self.bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in losses.items()) + f" {speed:,.0f} tokens/s")
+        speed = self.size * self.trainer.accelerator.num_processes / (now - self.since)
+        self.size, self.since = 0, now
+        self.bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in losses.items()) + f" {speed:,.0f} {self.unit}/s")
         self._write(
-            {"step": done.step, **losses, "lr": done.lr, "grad_norm": float(done.grad_norm), "tokens_per_second": speed, "seconds": now - self.began}
+            {
+                "step": done.step,
+                **losses,
+                "lr": done.lr,
+                "grad_norm": float(done.grad_norm),
+                f"{self.unit}_per_second": speed,
+                "seconds": now - self.began,
+            }
         )
 
-    def validation(self, losses: dict[str, float], gain: dict[float, float], samples: list[str]) -> None:
+    def validation(self, losses: dict[str, float], seen: Seen) -> None:
         step = self.trainer.step
-        shown = "  ".join(f"{level:+.0f}: {value:.2f}" for level, value in gain.items())
         tqdm.write(f"step {step}: validation {' '.join(f'{n} {v:.3f}' for n, v in losses.items())}", file=self.bar.fp)
-        if gain:
-            tqdm.write(f"  context gain in nats a word, by log SNR  {shown}", file=self.bar.fp)
-        for sample in samples:
-            tqdm.write(f"  | {sample}", file=self.bar.fp)
-        gains = {f"context_gain/{level:g}": value for level, value in gain.items()}
-        self._write({"step": step, **{f"valid/{n}": v for n, v in losses.items()}, **gains, "samples": samples})
+        for line in (*seen.told, *(f"| {sample}" for sample in seen.samples)):
+            tqdm.write(f"  {line}", file=self.bar.fp)
+        self._write({"step": step, **{f"valid/{n}": v for n, v in losses.items()}, **seen.figures, "samples": seen.samples})
         self.since = time.perf_counter()
 
     def close(self) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from textdiff import checkpoint
+from textdiff.batches import MicroBatch
 from textdiff.config import InputError, Train
 
 M = TypeVar("M", bound=nn.Module)
@@ -42,15 +43,15 @@ class Trainer(Generic[M]):
         self.raw = model
         self.model, *self.optimizers = accelerator.prepare(model, *_optimizers(model, config))
 
-    def train(self, batches: Iterable[list[Any]]) -> Iterator[TrainStep]:
-        """Steps until `config.steps`. `batches` holds each step's micro-batches (`tensors`, `share` of the global batch) from `self.step` on."""
+    def train(self, batches: Iterable[list[MicroBatch]]) -> Iterator[TrainStep]:
+        """Steps until `config.steps`. `batches` holds each step's micro-batches from `self.step` on."""
         self.model.train()
         for micro_batches in batches:
             if self.step >= self.config.steps:
                 return
             yield self._one_step(micro_batches)
 
-    def _one_step(self, micro_batches: list[Any]) -> TrainStep:
+    def _one_step(self, micro_batches: list[MicroBatch]) -> TrainStep:
         totals: dict[str, Tensor] = {}
         for last, micro in zip([*[False] * (len(micro_batches) - 1), True], micro_batches, strict=True):
             with nullcontext() if last else self.accelerator.no_sync(self.model):  # gradients are exchanged once a step
@@ -73,7 +74,7 @@ class Trainer(Generic[M]):
         return TrainStep(self.step, self._summed(totals), grad_norm, lr)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Any]) -> dict[str, float]:
+    def validate(self, batches: Iterable[MicroBatch]) -> dict[str, float]:
         """Mean loss terms of the averaged weights over `batches`, whose shares, over all processes, add up to 1."""
         totals: dict[str, Tensor] = {}
         for micro in batches:

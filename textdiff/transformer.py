@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from textdiff.counter import dropout, hashed
+from textdiff.layers import NoiseLevel, attention
 
 
 class TextDenoiser(nn.Module):
@@ -60,21 +61,6 @@ class TextDenoiser(nn.Module):
         return self.norm(h, level)
 
 
-class NoiseLevel(nn.Module):
-    """Log SNR as sines and cosines, then an MLP: the vector that steers every norm."""
-
-    frequency: Tensor
-
-    def __init__(self, width: int, features: int = 64) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(2 * features, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.register_buffer("frequency", torch.logspace(-2, 1, features))
-
-    def forward(self, logsnr: Float[Tensor, " b"]) -> Float[Tensor, "b w"]:
-        angle = logsnr.unsqueeze(-1) * self.frequency
-        return self.mlp(torch.cat([angle.sin(), angle.cos()], -1))
-
-
 class ModulatedNorm(nn.Module):
     """Layer norm whose gain and shift depend on the noise level; the identity gain at first."""
 
@@ -118,18 +104,6 @@ class Block(nn.Module):
 
     def _dropped(self, h: Float[Tensor, "b l w"], index: Int[Tensor, " b"] | None, stream: int) -> Float[Tensor, "b l w"]:
         return h if index is None or self.rate == 0 else dropout(h, index, self.rate, stream)
-
-
-def attention(
-    q: Float[Tensor, "b n l k"], k: Float[Tensor, "b n l k"], v: Float[Tensor, "b n l k"], attend: Bool[Tensor, "b 1 1 l"] | None
-) -> Float[Tensor, "b n l k"]:
-    """Torch's fused attention; on the CPU written out, for there the fused one's backward pass takes 2 to 7 times as long up to length 64."""
-    if q.is_cuda:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=attend)
-    scores = q * q.shape[-1] ** -0.5 @ k.mT
-    if attend is not None:
-        scores = scores.masked_fill(~attend, -torch.inf)
-    return scores.softmax(-1).to(v.dtype) @ v
 
 
 def rotation(length: int, head_width: int) -> Float[Tensor, "l 2 k"]:

@@ -1,0 +1,141 @@
+"""A run of any model, from its first step to its run folder: how long it is, what is seen of it, when it is saved, how it stops.
+
+Knows neither text nor images: a `Work` says what is trained on what.
+"""
+
+import copy
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from transformers import PreTrainedModel
+
+from textdiff.batches import MicroBatch
+from textdiff.config import Run
+from textdiff.journal import Journal, Seen, Signals
+from textdiff.trainer import Trainer
+
+log = logging.getLogger("textdiff")
+
+M = TypeVar("M", bound=PreTrainedModel)
+
+
+@dataclass(frozen=True)
+class Work(Generic[M]):
+    """What a run is about.
+
+    Args:
+        batches: this process's, a step's micro-batches after the other, from a step on.
+        valid: this process's share of the held-out examples, once.
+        see: figures and samples of the averaged weights after a step, for people to look at.
+        unit: what the sizes of the micro-batches count.
+    """
+
+    model: M
+    batches: Callable[[int], Iterator[list[MicroBatch]]]
+    valid: Callable[[], Iterator[MicroBatch]]
+    see: Callable[[M, int], Seen]
+    unit: str
+
+
+def new_accelerator(config: Run) -> Accelerator:
+    """The CPU is asked for by name where there is nothing else, or accelerate would not see that there are several processes."""
+    accelerator = Accelerator(
+        mixed_precision=config.train.precision,
+        cpu=not torch.accelerator.is_available(),
+        log_with=config.train.tracker_names or None,
+        project_dir=config.run,
+    )
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ and accelerator.num_processes == 1:
+        log.warning("accelerate launch --cpu started one process, for it leaves more to MPI: torchrun --nproc_per_node N -- SCRIPT starts N")
+    if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        threads = max(1, (os.cpu_count() or 1) // accelerator.num_processes)  # accelerate launch sets 1, whatever the machine has
+        torch.set_num_threads(threads)
+        log.info("on the CPU with %d threads a process", threads)
+    return accelerator
+
+
+def run(work: Work[M], config: Run, accelerator: Accelerator, *, resume: bool, overwrite: bool, begin: Callable[[], object] = lambda: None) -> M:
+    """Trains to the end and returns the averaged model. Nothing on disk is written or replaced before all that can be wrong has been seen;
+    `begin` may then add to the new model/ folder."""
+    folder = Path(config.run)
+    if config.train.minutes and not (resume and (folder / "config.yaml").exists()):
+        config = _timed(work, config, accelerator)
+    if accelerator.is_main_process:
+        _prepare_folder(folder, config, overwrite)
+        begin()
+    accelerator.wait_for_everyone()
+    trainer = Trainer(work.model, config.train, folder / "state", accelerator)
+    if resume:
+        log.info("going on from step %d" if trainer.resume() else "nothing to go on from, starting at step %d", trainer.step)
+    _watch(work, trainer, config, folder)
+    return trainer.ema
+
+
+def _watch(work: Work[M], trainer: Trainer[M], config: Run, folder: Path) -> None:
+    """Consumes the steps: progress bar, metrics.jsonl, validation with samples, checkpoints. A signal to stop is obeyed after the step."""
+    journal, signals = Journal(trainer, folder, config, work.unit), Signals(trainer.accelerator)
+    with signals:
+        for done in trainer.train(journal.counted(work.batches(trainer.step))):
+            journal.step(done)
+            last = done.step == config.train.steps
+            if done.step % config.train.valid_every == 0 or last:
+                losses = trainer.validate(work.valid())
+                if trainer.accelerator.is_main_process:
+                    journal.validation(losses, work.see(trainer.ema, done.step))
+            stopped = signals.received()
+            if done.step % config.train.save_every == 0 or last or stopped:
+                trainer.save()
+                if trainer.accelerator.is_main_process:
+                    _save_model(trainer.ema, folder / "model")
+            if stopped and not last:
+                journal.close()
+                log.warning("stopped after step %d, which is saved: go on with --resume", done.step)
+                raise KeyboardInterrupt
+    journal.close()
+
+
+def _timed(work: Work[M], config: Any, accelerator: Accelerator, trial: int = 24) -> Run:
+    """With `train.steps` such that the run takes `train.minutes` on this machine, by a short trial with a copy of the model."""
+    steps = Trainer(copy.deepcopy(work.model), config.train, Path(config.run) / "state", accelerator).train(work.batches(0))
+    next(steps)  # slower than the others
+    began = time.perf_counter()
+    for _ in islice(steps, trial):
+        pass
+    each = (time.perf_counter() - began) / trial
+    accelerator.free_memory()
+    (number,) = broadcast_object_list([max(1, round(60 * config.train.minutes / each))])
+    if accelerator.is_main_process:
+        log.info("%s steps of %.3g seconds fit into train.minutes = %g", f"{number:,}", each, config.train.minutes)
+    timed: Run = replace(config, train=replace(config.train, steps=number, minutes=None))
+    return timed
+
+
+def _prepare_folder(folder: Path, config: Any, overwrite: bool) -> None:
+    if overwrite:
+        for name in ("state", "model"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False))
+
+
+def _save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Replaces weights and configuration in `folder`, each file as a whole; what else is there stays."""
+    aside = folder.with_name("model.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    for path in aside.iterdir():
+        path.replace(folder / path.name)
+    aside.rmdir()

@@ -1,0 +1,139 @@
+"""What every command line here has in common: how options are written, and that a mistake is one line and exit code 2.
+
+Results go to standard output, progress and warnings to standard error. Imports nothing heavy, so that `--help` answers at once.
+"""
+
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from textdiff.config import InputError
+
+
+class Parser(ArgumentParser):
+    """Says what is wrong in one line, with the nearest name among those of `commands`."""
+
+    def __init__(self, *args: Any, commands: "Commands | None" = None, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+        self.commands = commands or {}
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        message = " ".join(str(message).split())
+        fail(plainly(message) + nearest_name(message, self.commands))
+
+
+Commands = dict[
+    str, tuple[Callable[[Parser], None], Callable[[Namespace], None]]
+]  # its name -> its options (whose docstring is its help), what it does
+
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple": "a list",
+    "list": "a list",
+    "str": "a text",
+    "NoneType": "null",
+}
+
+
+def plainly(message: str) -> str:
+    """The parser's message about a value of the wrong type, without Python's names for types."""
+    key, value = re.match(r'Parser key "([^"]+)"', message), re.search(r"(?:Got|Given) value: (.*)$", message)
+    expected = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message)
+    if not (key and value and expected):
+        return message
+    kinds = [KINDS.get(kind, kind) or f"one of {choices}" for kind, choices in expected]
+    return f"--{key[1]} must be {' or '.join(dict.fromkeys(kinds))}, got {value[1]}"
+
+
+def nearest_name(message: str, commands: Commands) -> str:
+    """` (did you mean ...?)` for a message about a name that does not exist."""
+    found = re.search(r"unrecognized arguments: (?:.* )?(--[^\s=]+)|accept option '([^']+)'|invalid choice: '([^']+)'", message)
+    if not found:
+        return ""
+    wanted = next(group for group in found.groups() if group).lstrip("-")
+    near = difflib.get_close_matches(wanted, _names(commands), n=1)
+    return f" (did you mean {'' if near[0] in commands or '.' in near[0] else '--'}{near[0]}?)" if near else ""
+
+
+def _names(commands: Commands) -> list[str]:
+    """Commands and the options of all of them, without dashes."""
+    names = list(commands)
+    for add_options, _ in commands.values():
+        subparser = Parser()
+        add_options(subparser)
+        names += [option.lstrip("-") for action in subparser._actions for option in action.option_strings]
+    return names
+
+
+def command_line(commands: Commands, argv: Sequence[str] | None, prog: str, description: str, epilogs: dict[str, str] | None = None) -> None:
+    """Runs the command that `argv` (nothing: this process's) begins with; a single one needs no name."""
+    arguments = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    logging.basicConfig(format="textdiff: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("textdiff").setLevel(logging.INFO)
+    parser = build_parser(commands, prog, description, epilogs or {})
+    try:
+        options = parser.parse_args(arguments)
+        _, chosen = _chosen(commands, options)
+        if chosen.get("resume"):
+            options = parser.parse_args(with_saved_options(arguments, Path(chosen.run), at=len(commands) > 1))
+        name, chosen = _chosen(commands, parser.instantiate(options))
+        commands[name][1](chosen)
+        sys.stdout.flush()
+    except InputError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try once more to write what is left
+        if not isinstance(error, BrokenPipeError):  # whoever read our output has enough
+            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _chosen(commands: Commands, options: Namespace) -> tuple[str, Namespace]:
+    """The command's name and its own options."""
+    name = options.subcommand if len(commands) > 1 else next(iter(commands))
+    return name, options[name] if len(commands) > 1 else options
+
+
+def with_saved_options(arguments: list[str], folder: Path, at: int) -> list[str]:
+    """What `--resume` goes on with: the options of the run, then those given now, which begin `at` this place."""
+    saved = folder / "config.yaml"
+    return [*arguments[:at], "--config", str(saved), *arguments[at:]] if saved.exists() else arguments
+
+
+def build_parser(commands: Commands, prog: str, description: str, epilogs: dict[str, str]) -> Parser:
+    if len(commands) == 1:
+        ((name, (add_options, _)),) = commands.items()
+        parser = Parser(prog=prog, description=description, epilog=epilogs.get(name), commands=commands)
+        add_options(parser)
+        return parser
+    parser = Parser(prog=prog, description=description, commands=commands)
+    parser.add_argument("--version", action="version", version=version("textdiff"))
+    subcommands = parser.add_subcommands(metavar="COMMAND", required=True)
+    for name, (add_options, _) in commands.items():
+        summary = (add_options.__doc__ or "").split("\n")[0]
+        subparser = Parser(description=summary, epilog=epilogs.get(name), commands=commands)
+        add_options(subparser)
+        subcommands.add_subcommand(name, subparser, help=summary)
+    return parser
+
+
+def fail(message: str) -> NoReturn:
+    print(f"textdiff: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _underscored(argument: str) -> str:
+    """--show-steps and --show_steps are the same option; what has spaces is a text."""
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if re.fullmatch(r"--[\w.-]+", name) else argument
