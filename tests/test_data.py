@@ -62,7 +62,8 @@ def test_packed_lines_stay_apart_where_the_tokenizer_sees_their_ends():
 
 def rows_of(steps: list) -> list[list]:
     """Each step's sentences and their numbers, all micro-batches together."""
-    return [[(ids[mask].tolist(), int(i)) for t, _, _ in step for ids, mask, i in zip(t["ids"], t["mask"], t["index"], strict=True)] for step in steps]
+    micros = [[micro.tensors for micro in step] for step in steps]
+    return [[(ids[mask].tolist(), int(i)) for t in step for ids, mask, i in zip(t["ids"], t["mask"], t["index"], strict=True)] for step in micros]
 
 
 def test_a_corpus_gives_back_its_examples():
