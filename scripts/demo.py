@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from textdiff import grammar
-from textdiff.commands import hush_libraries
 from textdiff.config import Sampling
 from textdiff.generate import finished, from_noise, generate, load
+from textdiff.parser import hush_libraries
 
 N, STEPS = 500, 32
 RUNS = {

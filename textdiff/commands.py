@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from jsonargparse import Namespace
 
 from textdiff.config import Evaluation, InputError, Sampling, TextRun, check
 from textdiff.folder import check_folder
+from textdiff.parser import hush_libraries
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -131,12 +131,3 @@ def _print(options: Namespace, texts: Iterable[str]) -> None:
         line = json.dumps({"index": index, "seed": options.seed, "text": text}, ensure_ascii=False)
         tqdm.write(line if options.format == "jsonl" else "\\n".join(text.splitlines()))  # without tearing a progress bar
         sys.stdout.flush()
-
-
-def hush_libraries() -> None:
-    """Progress bars and advice of the libraries are not ours to show."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()

@@ -4,6 +4,8 @@ SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) over int64 tensors. Training and t
 """
 
 import math
+from collections.abc import Callable
+from itertools import count
 
 import torch
 from jaxtyping import Float, Int
@@ -37,6 +39,17 @@ def dropout(h: Float[Tensor, "b *d"], counter: Int[Tensor, " b"], rate: float, s
     counters = hashed(counter, stream).unsqueeze(1) + torch.arange(-(-size // 4), device=h.device)
     bits = hashed(counters, stream).view(torch.int16)[:, :size].view(h.shape)
     return h * (bits >= round(rate * 2**16) - 2**15).to(h.dtype).div_(1 - rate)
+
+
+def sample_keys(seed: int, n: int) -> Int[Tensor, " n"]:
+    """What sample i of n is a function of."""
+    return hashed(torch.arange(n), stream=seed + 1)
+
+
+def sample_noise(keys: Int[Tensor, " b"]) -> Callable[[Float[Tensor, "b *d"]], Float[Tensor, "b *d"]]:
+    """For samplers: at every call a new draw, a function of the sample's key, the call's number and the place in the sample."""
+    calls = count()
+    return lambda x: normal(hashed(keys, next(calls)), x.shape, stream=1)
 
 
 def _shifted(z: Int[Tensor, "*d"], bits: int) -> Int[Tensor, "*d"]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
@@ -26,6 +25,7 @@ from textdiff.autoregressive import Autoregressive
 from textdiff.baselines import Bigram, autoregressive, diffusion_lm, shuffled
 from textdiff.config import Data, Evaluation, InputError, Model, Sampling, TextRun, Train, Vocabulary
 from textdiff.data import examples
+from textdiff.folder import saved_config
 from textdiff.generate import Draft, finished, from_noise, generate, load
 from textdiff.lm import DiffusionLM
 from textdiff.metrics import Sentence
@@ -70,13 +70,10 @@ def _halves(sentences: list[Sentence], n: int) -> tuple[list[Sentence], list[Sen
 
 def run_of(name: str) -> tuple[Path, TextRun]:
     """The folder and the configuration of the run that a model belongs to."""
-    for path in (Path(name) / "config.yaml", Path(name).parent / "config.yaml"):
-        if path.exists():
-            saved = yaml.safe_load(path.read_text())
-            saved["model"]["output_prior"] = tuple(saved["model"]["output_prior"])
-            kinds = {"data": Data, "tokenizer": Vocabulary, "model": Model, "train": Train}
-            return path.parent, TextRun(run=saved["run"], **{part: kind(**saved[part]) for part, kind in kinds.items()})
-    raise InputError(f"{name} has no config.yaml, which says what it was trained on: evaluate a run folder")
+    home, saved = saved_config(name)
+    saved["model"]["output_prior"] = tuple(saved["model"]["output_prior"])
+    kinds = {"data": Data, "tokenizer": Vocabulary, "model": Model, "train": Train}
+    return home, TextRun(run=saved["run"], **{part: kind(**saved[part]) for part, kind in kinds.items()})
 
 
 def trained_seconds(path: Path) -> float:

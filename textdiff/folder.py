@@ -4,6 +4,7 @@ import importlib.util
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -36,3 +37,11 @@ def _check_steps(state: Path, config: Run) -> None:
     done = max((int(path.name.removeprefix("step-")) for path in state.glob("step-*")), default=0)
     if done > config.train.steps:
         raise InputError(f"{state.parent} is at step {done} already: with --resume, --train.steps must be at least that, got {config.train.steps}")
+
+
+def saved_config(name: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of the run that a model belongs to, and what its config.yaml says."""
+    for path in (Path(name) / "config.yaml", Path(name).parent / "config.yaml"):
+        if path.exists():
+            return path.parent, yaml.safe_load(path.read_text())
+    raise InputError(f"{name} has no config.yaml, which says what it was trained on: evaluate a run folder")

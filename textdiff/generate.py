@@ -6,24 +6,20 @@ Sampling, rewriting, infilling and continuing differ only in the task: which wor
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoModel
 
 from textdiff.autoregressive import Autoregressive
 from textdiff.config import InputError, Sampling
-from textdiff.counter import hashed, normal, uniform
+from textdiff.counter import sample_keys, sample_noise, uniform
 from textdiff.diffusion.gaussian import Denoiser, Prediction, diffuse, from_x0
-from textdiff.diffusion.samplers import SAMPLERS, Noise
+from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.wrappers import clamped, infilled, self_conditioned
 from textdiff.lm import DiffusionLM, project
-from textdiff.sources import looks_local
+from textdiff.pretrained import load_pretrained
 from textdiff.vocab import MASK, PAD, UNK, existing_tokenizer
 
 
@@ -54,30 +50,12 @@ class Draft:
 
 def load(name: str) -> tuple[DiffusionLM | Autoregressive, Tokenizer]:
     """A model and its tokenizer from a run folder, its model/ folder, or the hub; on the GPU if there is one."""
-    folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
-    for file in ("config.json", "tokenizer.json"):
-        if folder.is_dir() and not (folder / file).exists():
-            raise InputError(f"{name} holds no model: no {file} in it or in {name}/model")
-    source = str(folder) if folder.is_dir() else name
-    if not folder.is_dir() and (folder.exists() or looks_local(name) or "/" not in name):
-        raise InputError(f"{name} is not a folder: give a run folder, its model/ folder, or a hub name such as user/model")
-    try:
-        loaded: Any = AutoModel.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True)  # told below, by name
-    except Exception as error:  # transformers, safetensors and the hub raise many kinds
-        raise InputError(f"{name} cannot be loaded as a text model: {' '.join(str(error).split())[:200]}") from error
-    model, report = loaded
-    if not isinstance(model, DiffusionLM | Autoregressive):
-        raise InputError(f"{name} is a {type(model).__name__}, not a model of textdiff")
-    for what, keys in (("lacks weights that", report["missing_keys"]), ("has weights of another size than", report["mismatched_keys"])):
-        if keys:
-            listed = ", ".join(sorted(key if isinstance(key, str) else key[0] for key in keys))
-            raise InputError(f"{name} {what} its config.json asks for: {listed[:200]}")
+    kinds: tuple[type[DiffusionLM | Autoregressive], ...] = (DiffusionLM, Autoregressive)
+    model, source = load_pretrained(name, kinds, ("config.json", "tokenizer.json"))
     tokenizer = existing_tokenizer(source)
     if tokenizer.get_vocab_size() != model.config.vocab_size:
         raise InputError(f"{name} is a model of {model.config.vocab_size} tokens, but its tokenizer.json has {tokenizer.get_vocab_size()}")
-    if torch.cuda.is_available():
-        torch.nn.Module.cuda(model)  # transformers hides its signature from the type checker
-    return model.eval(), tokenizer
+    return model, tokenizer
 
 
 def from_noise(model: DiffusionLM | Autoregressive, n: int, seed: int, length: int | None = None, at_least: int = 1) -> Task:
@@ -95,7 +73,7 @@ def from_noise(model: DiffusionLM | Autoregressive, n: int, seed: int, length: i
         weight = model.lengths.cpu().double().clone()
         weight[:at_least] = 0
         weight = weight if weight.sum() > 0 else torch.arange(longest + 1).ge(at_least).double()
-        drawn = uniform(_keys(seed, n), stream=0).double() * weight.sum()
+        drawn = uniform(sample_keys(seed, n), stream=0).double() * weight.sum()
         lengths = torch.searchsorted(weight.cumsum(0), drawn)
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     return Task(torch.zeros(mask.shape, dtype=torch.long), mask, torch.zeros_like(mask))
@@ -146,7 +124,7 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
         longest = int(task.mask[rows].sum(1).max())
         ids, mask, known = (part[rows, :longest].to(device) for part in (task.ids, task.mask, task.known))
         clean = model.vectors[ids]
-        noise = _noise(_keys(options.seed, len(task.ids))[rows].to(device))
+        noise = sample_noise(sample_keys(options.seed, len(task.ids))[rows].to(device))
         x = noise(clean) if task.strength == 1 else diffuse(clean, logsnrs[:1].expand(len(ids)), noise(clean))
         denoise = denoiser(model, clean, known, mask, banned, options)
         for step in SAMPLERS[options.sampler](denoise, x, logsnrs, generator=noise):
@@ -199,7 +177,7 @@ def _left_to_right(model: Autoregressive, tokenizer: Tokenizer, task: Task, opti
         raise InputError("an autoregressive model can sample and continue, not rewrite or infill")
     steps = task.ids.shape[1]
     for rows in _batches(task, options.batch_size):
-        ids, keys = task.ids[rows].to(model.device), _keys(options.seed, len(task.ids))[rows].to(model.device)
+        ids, keys = task.ids[rows].to(model.device), sample_keys(options.seed, len(task.ids))[rows].to(model.device)
         drafts = model.generate_tokens(ids, beginning, keys, temperature=options.temperature or 1.0, banned=_banned(model, tokenizer))
         for step, ids in enumerate(drafts, beginning + 1):
             written = torch.arange(steps, device=ids.device) < step
@@ -218,13 +196,3 @@ def _given(model: DiffusionLM | Autoregressive, ids: list[int], n: int) -> Int[T
     if not 1 <= len(ids) <= model.config.length:
         raise InputError(f"the text must have 1 to {model.config.length} tokens for this model, got {len(ids)}")
     return torch.tensor(ids).expand(n, -1)
-
-
-def _keys(seed: int, n: int) -> Int[Tensor, " n"]:
-    return hashed(torch.arange(n), stream=seed + 1)
-
-
-def _noise(keys: Int[Tensor, " b"]) -> Noise:
-    """A new draw at every call, a function of the sequence's key, the call's number and the place in the sequence."""
-    calls = count()
-    return lambda x: normal(hashed(keys, next(calls)), x.shape, stream=1)

@@ -137,3 +137,12 @@ def _underscored(argument: str) -> str:
     """--show-steps and --show_steps are the same option; what has spaces is a text."""
     name, equals, value = argument.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value if re.fullmatch(r"--[\w.-]+", name) else argument
+
+
+def hush_libraries() -> None:
+    """Progress bars and advice of the libraries are not ours to show."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

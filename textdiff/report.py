@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from textdiff import metrics
 from textdiff.metrics import Sentence
+from textdiff.table import lines
 from textdiff.teacher import Teacher, perplexity
 from textdiff.vocab import PAD, UNK
 
@@ -111,22 +112,10 @@ def report(rows: list[Row], judge: Judge) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> Iterator[str]:
-    """The table as text: a line a figure, a column a row of the report."""
-    table = report["table"]
-    wide = max(16, *(len(name) + 2 for name in table))
-    yield " " * 22 + "".join(f"{name:>{wide}}" for name in table)
-    for key in next(iter(table.values())):
-        yield f"{key:22}" + "".join(f"{_shown(row[key]):>{wide}}" for row in table.values())
+    """The table as text, and what to think of the teacher."""
+    yield from lines(report["table"])
     teacher = report["teacher"]
     yield "the teacher on held-out text: {held_out_nats_per_token:.3f} nats a token, perplexity {held_out_perplexity:.2f}".format(**teacher)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return " to ".join(_shown(part) for part in value)
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) >= 100 else f"{value:.3f}"
-    return "-" if value is None else str(value)
 
 
 def write(report: dict[str, Any], rows: list[Row], judge: Judge, folder: Path) -> None:

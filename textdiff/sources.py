@@ -15,6 +15,7 @@ import numpy as np
 
 from textdiff import grammar
 from textdiff.config import Data, InputError
+from textdiff.pretrained import looks_local
 
 log = logging.getLogger("textdiff")
 
@@ -82,11 +83,6 @@ def _format(source: str) -> str | None:
 def _files(source: str) -> list[str]:
     """The files that a path or a glob finds."""
     return [source] if Path(source).is_file() else [path for path in glob(source, recursive=True) if Path(path).is_file()]
-
-
-def looks_local(name: str) -> bool:
-    """Whether a name is meant as a path: the hub's have one slash at most, and what is before it is no folder here."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and Path(name).parent.is_dir())
 
 
 def _has_validation(source: str) -> bool:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from textdiff.diffusion.chain import Chain, Steps
-from textdiff.diffusion.gaussian import Denoiser, diffuse
+from textdiff.diffusion.gaussian import Denoiser, Prediction, diffuse, to_v
 from textdiff.diffusion.schedule import Schedule
 
 
@@ -22,6 +22,11 @@ def eps_loss(denoise: Denoiser, x0: Float[Tensor, "b *d"], logsnr: Float[Tensor,
 def x0_loss(denoise: Denoiser, x0: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], eps: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
     """(x0 - x0_theta(x_t))^2 elementwise: the eps-loss over SNR. What Diffusion-LM trains."""
     return (x0 - denoise(diffuse(x0, logsnr, eps), logsnr).x0) ** 2
+
+
+def v_loss(denoise: Denoiser, x0: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], eps: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    """(v - v_theta(x_t))^2 elementwise: the eps-loss over alpha^2 (progressive distillation, arXiv:2202.00512, sec. 4)."""
+    return (to_v(Prediction(x0, eps), logsnr) - to_v(denoise(diffuse(x0, logsnr, eps), logsnr), logsnr)) ** 2
 
 
 def bound_weight(logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -53,4 +58,4 @@ def min_snr_weight(logsnr: Float[Tensor, " b"], gamma: float = 5.0, prediction: 
     return (logsnr.clamp(max=math.log(gamma)) - per_x0[prediction]).exp()
 
 
-LOSSES = {"eps": eps_loss, "x0": x0_loss}
+LOSSES = {"eps": eps_loss, "x0": x0_loss, "v": v_loss}

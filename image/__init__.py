@@ -1,0 +1,1 @@
+"""image: a U-Net on the diffusion core that text shares."""

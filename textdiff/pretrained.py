@@ -1,0 +1,42 @@
+"""Trained models by name: a run folder, its model/ folder, or the hub. Knows neither text nor images."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import AutoModel, PreTrainedModel
+
+from textdiff.config import InputError
+
+M = TypeVar("M", bound=PreTrainedModel)
+
+
+def load_pretrained(name: str, kinds: tuple[type[M], ...], files: tuple[str, ...]) -> tuple[M, str]:
+    """A model of one of `kinds`, on the GPU if there is one, and where it lies: a folder that holds `files`, or the hub."""
+    folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
+    for file in files:
+        if folder.is_dir() and not (folder / file).exists():
+            raise InputError(f"{name} holds no model: no {file} in it or in {name}/model")
+    source = str(folder) if folder.is_dir() else name
+    if not folder.is_dir() and (folder.exists() or looks_local(name) or "/" not in name):
+        raise InputError(f"{name} is not a folder: give a run folder, its model/ folder, or a hub name such as user/model")
+    what = "a model of textdiff" if len(kinds) > 1 else f"a {kinds[0].__name__}"
+    try:
+        loaded: Any = AutoModel.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True)  # told below, by name
+    except Exception as error:  # transformers, safetensors and the hub raise many kinds
+        raise InputError(f"{name} cannot be loaded as {what}: {' '.join(str(error).split())[:200]}") from error
+    model, report = loaded
+    if not isinstance(model, kinds):
+        raise InputError(f"{name} is a {type(model).__name__}, not {what}")
+    for wrong, keys in (("lacks weights that", report["missing_keys"]), ("has weights of another size than", report["mismatched_keys"])):
+        if keys:
+            listed = ", ".join(sorted(key if isinstance(key, str) else key[0] for key in keys))
+            raise InputError(f"{name} {wrong} its config.json asks for: {listed[:200]}")
+    if torch.cuda.is_available():
+        torch.nn.Module.cuda(model)  # transformers hides its signature from the type checker
+    return model.eval(), source
+
+
+def looks_local(name: str) -> bool:
+    """Whether a name is meant as a path: the hub's have one slash at most, and what is before it is no folder here."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and Path(name).parent.is_dir())
