@@ -15,8 +15,8 @@ from textdiff.counter import hashed, normal, uniform
 from textdiff.diffusion.gaussian import alpha_sigma, diffuse
 from textdiff.diffusion.likelihood import discretized_nats, ode_log_prob, prior_kl, step_kl
 
-Pixels = UInt8[Tensor, "n c h w"]
-Features = Float[Tensor, "n f"]
+Pixels = UInt8[Tensor, "_ c h w"]
+Features = Float[Tensor, "_ f"]
 
 # --- by a classifier
 

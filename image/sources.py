@@ -5,6 +5,7 @@ Sizes are made equal by resizing the shorter side and cutting out the middle, or
 
 import gzip
 import logging
+import math
 import warnings
 import zipfile
 from collections import Counter
@@ -69,7 +70,7 @@ def _read(name: str, data: Data, key: str) -> Images:
     path = Path(name)
     if name in BUILT_IN:
         images = BUILT_IN[name]()
-    elif path.is_dir() or path.suffix == ".zip":
+    elif path.is_dir() or (path.suffix == ".zip" and path.is_file()):
         images = _files(path, data, key)
     elif path.exists():
         images = _idx(path, key)
@@ -116,9 +117,9 @@ def _idx_array(path: Path, key: str) -> np.ndarray:
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except (OSError, EOFError) as error:
         raise InputError(f"{key} {path} cannot be read: {error}") from error
-    ndim = content[3] if len(content) > 3 else 0
-    shape = np.frombuffer(content, ">u4", min(ndim, max(0, len(content) - 4) // 4), 4)
-    if content[:3] != b"\0\0\x08" or len(shape) < ndim or len(content) != 4 + 4 * ndim + int(np.prod(shape, dtype=np.int64)) or not shape.all():
+    ndim = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+    shape = np.frombuffer(content[4 : 4 + 4 * ndim].ljust(4 * ndim, b"\0"), ">u4")
+    if not ndim or not shape.all() or len(content) != 4 + 4 * ndim + math.prod(map(int, shape)):
         raise InputError(f"{key} {path} is neither an image folder, a .zip nor a whole idx file of bytes")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape).copy()
 

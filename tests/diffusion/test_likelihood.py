@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from textdiff.diffusion.chain import Chain, linear_betas
 from textdiff.diffusion.gaussian import diffuse, from_x0, posterior
-from textdiff.diffusion.likelihood import ode_log_prob, prior_kl, step_kl
+from textdiff.diffusion.likelihood import discretized_nats, ode_log_prob, prior_kl, step_kl
 from textdiff.diffusion.oracle import GaussianMixture, gaussian
 
 CLEAN, NOISY = 8.0, -20.0
@@ -116,3 +116,29 @@ def test_what_is_not_probed_adds_no_trace():
     whole = ode_log_prob(oracle.denoise, x, levels(50), torch.ones_like)
     half = ode_log_prob(oracle.denoise, x, levels(50), lambda x: (torch.arange(4) < 2).to(x).expand_as(x))
     assert_close(half[:, :2], whole[:, :2], atol=1e-10, rtol=0)
+
+
+# pixels
+
+
+@pytest.mark.parametrize("levels", [2, 16, 256])
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.1), (0.3, 0.001), (-1.0, 0.01), (1.7, 0.5), (0.0, 5.0)])
+def test_what_the_shades_of_a_pixel_are_given_adds_up_to_one(mean, std, levels):
+    shades = torch.linspace(-1, 1, levels, dtype=torch.float64).unsqueeze(1)
+    nats = discretized_nats(shades, double(mean).expand(levels, 1), double(std).expand(levels, 1), levels)
+    assert_close((-nats).exp().sum(), double(1.0).squeeze(), atol=1e-12, rtol=0)
+
+
+def test_a_shade_gets_the_gaussians_mass_around_it():
+    x0, mean, std, half = double(0.2, -1.0, 1.0), double(0.25, -0.9, 0.8), double(0.1, 0.2, 0.3), 1 / 255
+    gaussian = Normal(mean, std)
+    mass = torch.stack([gaussian.cdf(x0 + half)[0] - gaussian.cdf(x0 - half)[0], gaussian.cdf(x0 + half)[1], 1 - gaussian.cdf(x0 - half)[2]])
+    assert_close(discretized_nats(x0[:, None], mean[:, None], std[:, None]).squeeze(1), -mass.log(), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_shade_far_from_the_mean_has_finite_nats(side):
+    """Forty standard deviations away, where the mass is far below the smallest number."""
+    nats = discretized_nats(double(0.4 * side)[:, None], double(0.0)[:, None], double(0.01)[:, None])
+    edge = (0.4 - 1 / 255) / 0.01
+    assert nats.item() == pytest.approx(edge**2 / 2 + math.log(edge * math.sqrt(2 * math.pi)), rel=1e-3)
