@@ -62,7 +62,7 @@ def nearest_name(message: str, commands: Commands) -> str:
         return ""
     wanted = next(group for group in found.groups() if group).lstrip("-")
     near = difflib.get_close_matches(wanted, _names(commands), n=1)
-    return f" (did you mean {'' if near[0] in commands or '.' in near[0] else '--'}{near[0]}?)" if near else ""
+    return f" (did you mean {'--' * bool(found[1])}{near[0]}?)" if near else ""
 
 
 def _names(commands: Commands) -> list[str]:
