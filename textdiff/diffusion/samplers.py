@@ -5,20 +5,23 @@ Each step yields a `Step`; the sample is the last one's `x0` (equal to its `x` w
 up to the caller.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from textdiff.diffusion.gaussian import Denoiser, alpha_sigma, expand, posterior, transition
+from textdiff.diffusion.gaussian import Denoiser, alpha_sigma, posterior, transition
 
 Noise = Callable[[Float[Tensor, "b *d"]], Float[Tensor, "b *d"]]  # x -> standard normal noise like x
 Generators = torch.Generator | Sequence[torch.Generator] | Noise  # with one a sample, no sample depends on its companions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """After step `index` (1..n): the state, the prediction of the data that led to it, and the state's log SNR."""
 
@@ -51,43 +54,44 @@ def ddpm(
     large_variance: bool = False,
 ) -> Iterator[Step]:
     """Ancestral sampling, DDPM algorithm 2, over steps of any size; variance beta~ (default) or beta. A step to +inf adds no noise."""
-    for index, t, s in _steps(logsnrs, x):
-        x0 = denoise(x, t).x0
-        mean, var = posterior(x0, x, s, t)
-        if large_variance and not s.isinf().any():
-            var = transition(x, s, t).var
-        x = mean + var.sqrt() * randn_like(x, generator)
-        yield Step(index, x, x0, s[0])
+    levels, t, s = _levels(logsnrs, x)
+    of_x0, var = posterior(torch.ones_like(t), torch.zeros_like(t), s, t)
+    of_x = posterior(torch.zeros_like(t), torch.ones_like(t), s, t).mean
+    if large_variance:
+        var = torch.where(s.isinf(), var, transition(t, s, t).var)
+    for index, a, b, c in _numbered(of_x0, of_x, var.sqrt()):
+        x0 = denoise(x, levels[index - 1]).x0
+        x = (a * x0).add_(x, alpha=b).add_(randn_like(x, generator), alpha=c)
+        yield Step(index, x, x0, s[index - 1])
 
 
 def ddim(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], *, generator: Generators, eta: float = 0.0) -> Iterator[Step]:
     """DDIM (arXiv:2010.02502) eq. 12, 16: eta = 0 is deterministic, eta = 1 is `ddpm`."""
-    for index, t, s in _steps(logsnrs, x):
-        prediction = denoise(x, t)
-        alpha_s, sigma_s = alpha_sigma(s, x)
-        new_noise = -expand(t - s, x).expm1()  # the posterior's variance is sigma_s^2 times this
-        x = alpha_s * prediction.x0 + sigma_s * (1 - eta**2 * new_noise).sqrt() * prediction.eps
+    levels, t, s = _levels(logsnrs, x)
+    alpha_s, sigma_s = alpha_sigma(s, s)
+    new_noise = -(t - s).expm1()  # the posterior's variance is sigma_s^2 times this
+    for index, a, b, c in _numbered(alpha_s, sigma_s * (1 - eta**2 * new_noise).sqrt(), eta * sigma_s * new_noise.sqrt()):
+        x0, eps = denoise(x, levels[index - 1])
+        x = (a * x0).add_(eps, alpha=b)
         if eta:
-            x = x + eta * sigma_s * new_noise.sqrt() * randn_like(x, generator)
-        yield Step(index, x, prediction.x0, s[0])
+            x = x.add_(randn_like(x, generator), alpha=c)
+        yield Step(index, x, x0, s[index - 1])
 
 
 def dpm_solver(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], *, generator: Generators | None = None) -> Iterator[Step]:
     """DPM-Solver++(2M) (arXiv:2211.01095, algorithm 2), deterministic. Its first and its last step are of first order: the last one is
     often long (to +inf, or where nothing is left to decide), and extrapolating over it would explode."""
-    before: tuple[Tensor, Tensor] | None = None  # last x0 and the length of the step it led to
-    last = len(logsnrs.unique_consecutive()) - 1
-    for index, t, s in _steps(logsnrs, x):
-        x0 = denoise(x, t).x0
-        length = expand(s - t, x) / 2
-        drift = x0
-        if before is not None and index < last:
-            drift = x0 + length / (2 * before[1]) * (x0 - before[0])
-        alpha_s, sigma_s = alpha_sigma(s, x)
-        _, sigma_t = alpha_sigma(t, x)
-        x = sigma_s / sigma_t * x - alpha_s * (-length).expm1() * drift
-        before = x0, length
-        yield Step(index, x, x0, s[0])
+    levels, t, s = _levels(logsnrs, x)
+    (alpha_s, sigma_s), sigma_t = alpha_sigma(s, s), alpha_sigma(t, t).sigma
+    length = (s - t) / 2
+    ahead = torch.zeros_like(t)
+    ahead[1:-1] = (length[1:] / (2 * length[:-1]))[: len(t) - 2]
+    before = x  # the x0 of the step before; not looked at by the first
+    for index, a, b, c in _numbered(sigma_s / sigma_t, -alpha_s * (-length).expm1(), ahead):
+        x0 = denoise(x, levels[index - 1]).x0
+        x = (a * x).add_(x0.lerp(before, -c) if c else x0, alpha=b)
+        before = x0
+        yield Step(index, x, x0, s[index - 1])
 
 
 def heun(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], *, generator: Generators | None = None) -> Iterator[Step]:
@@ -97,25 +101,33 @@ def heun(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n
     """
     if logsnrs[0].isinf():
         raise ValueError("heun cannot start at log SNR = -inf: use a schedule that is bounded, or another sampler")
-    for index, t, s in _steps(logsnrs, x):
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = alpha_sigma(t, x), alpha_sigma(s, x)
-        length = sigma_s / alpha_s - sigma_t / alpha_t
-        x0, eps = denoise(x, t)
-        x, start = alpha_s * (x / alpha_t + length * eps), x
-        if not s.isinf().any():
-            x0, eps_there = denoise(x, s)
-            x = alpha_s * (start / alpha_t + length * (eps + eps_there) / 2)
-        yield Step(index, x, x0, s[0])
+    levels, t, s = _levels(logsnrs, x)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = alpha_sigma(t, t), alpha_sigma(s, s)
+    length = sigma_s / alpha_s - sigma_t / alpha_t
+    for index, a, b, end in _numbered(alpha_s / alpha_t, alpha_s * length, s):
+        start = x
+        x0, eps = denoise(start, levels[index - 1])
+        x = (a * start).add_(eps, alpha=b)
+        if end < math.inf:
+            x0, eps_there = denoise(x, levels[index])
+            x = (a * start).add_(eps + eps_there, alpha=b / 2)
+        yield Step(index, x, x0, s[index - 1])
 
 
-def _steps(logsnrs: Float[Tensor, " n"], x: Float[Tensor, "b *d"]) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(index, log SNR before, log SNR after), one number a sample. Raises ValueError unless they rise."""
+def _levels(logsnrs: Float[Tensor, " n"], x: Float[Tensor, "b *d"]) -> tuple[Sequence[Tensor], Tensor, Tensor]:
+    """The log SNRs as denoisers want them, one number a sample, and those before and after each step, in float64: what is linear in them is worked
+    out for all steps at once. Raises ValueError unless they rise."""
     logsnrs = logsnrs.unique_consecutive()
     if not (logsnrs.diff() > 0).all():
         raise ValueError("a sampler's log SNRs must rise from noise to data: use schedule.grid or chain.logsnr.flip(0)")
-    logsnrs = logsnrs.to(x.device, x.dtype)
-    for index in range(1, len(logsnrs)):
-        yield index, logsnrs[index - 1].expand(len(x)), logsnrs[index].expand(len(x))
+    levels = logsnrs.to(x.device, x.dtype).unsqueeze(1).expand(-1, len(x)).unbind()
+    exact = logsnrs.cpu().double()
+    return levels, exact[:-1], exact[1:]
+
+
+def _numbered(*coefficients: Float[Tensor, " n"]) -> Iterator[tuple[Any, ...]]:
+    """(index, a number of each) for every step."""
+    return zip(count(1), *(each.tolist() for each in coefficients), strict=False)
 
 
 SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "dpm_solver": dpm_solver, "heun": heun}
