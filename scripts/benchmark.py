@@ -1,12 +1,13 @@
-"""How fast it is: `python scripts/benchmark.py text`.
+"""How fast it is: `python scripts/benchmark.py text` and `python scripts/benchmark.py image`.
 
-The denoiser, against a BERT encoder of the same size in Diffusion-LM's shape (arXiv:2205.14217) built from transformers: a training step
-(forward, backward, fused AdamW; both with dropout) and a network evaluation, interleaved in one run, as tokens/s, share of the machine's
-own matmul rate, and memory. Then whole sentences a second from the text model. Medians and their ratios; benchmark.json beside the table.
+text: the denoiser against a BERT encoder of the same size in Diffusion-LM's shape (arXiv:2205.14217) built from transformers. image: the U-Net
+against UNet2DModel of diffusers of the same size, and a step of the samplers, without network, against diffusers' schedulers.
+
+A training step (forward, backward, fused AdamW) and a network evaluation of both, interleaved in one run, as tokens or images a second, share of
+the machine's own matmul rate, and memory. Medians and their ratios; a JSON file beside the table.
 """
 
 import json
-import math
 import platform
 import resource
 import statistics
@@ -14,9 +15,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jsonargparse import auto_cli
@@ -27,7 +29,11 @@ from tqdm import tqdm
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEncoder
 
+from image.unet import UNet
 from textdiff.config import Sampling
+from textdiff.diffusion.chain import Chain
+from textdiff.diffusion.gaussian import Prediction
+from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.generate import from_noise, generate
 from textdiff.lm import DiffusionLM, DiffusionLMConfig
 from textdiff.transformer import TextDenoiser
@@ -76,7 +82,44 @@ class OurDenoiser(nn.Module):
         return self.down(self.denoiser(x_t, logsnr, torch.zeros_like(x_t), ~real, real, index))
 
 
-CONTENDERS: dict[str, type[OurDenoiser] | type[BertDenoiser]] = {"textdiff": OurDenoiser, "BERT encoder": BertDenoiser}
+class TheirUNet(nn.Module):
+    """UNet2DModel of diffusers, with attention at half resolution."""
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__()
+        from diffusers import UNet2DModel
+
+        self.unet = UNet2DModel(
+            sample_size=32,
+            in_channels=1,
+            out_channels=1,
+            layers_per_block=blocks,
+            block_out_channels=(width, 2 * width, 2 * width),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=64,
+        )
+
+    def forward(self, x_t: Tensor, logsnr: Tensor) -> Tensor:
+        return self.unet(x_t, logsnr).sample
+
+
+def our_unet(width: int, blocks: int) -> UNet:
+    return UNet(1, width, (1, 2, 2), blocks, (1,))
+
+
+class Subject(NamedTuple):
+    """What is compared: builders by name, ours first; what one example of their input is; how many tokens or images it counts for."""
+
+    builders: dict[str, Callable[..., nn.Module]]
+    example: tuple[int, ...]
+    count: int
+
+
+SUBJECTS = {
+    "text": Subject({"textdiff": OurDenoiser, "BERT encoder": BertDenoiser}, (LENGTH, EMBED), LENGTH),
+    "image": Subject({"textdiff": our_unet, "diffusers": TheirUNet}, (1, 32, 32), 1),
+}
 
 
 def text(
@@ -105,13 +148,68 @@ def text(
     print(f"{machine}, torch {torch.__version__}; matmul: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items()))
     rows = []
     for width, depth in shapes:
+        flops = 2 * LENGTH * depth * (12 * width**2 + 2 * LENGTH * width)
         for precision, rate in rates.items():
-            rows += denoisers(width, depth, precision, batch_size, dropout, rounds, device, rate)
-    show(rows)
+            rows += compared("text", f"{width} x {depth}", (width, depth, dropout), precision, batch_size, rounds, device, flops / rate)
+    show(rows, "tokens")
     speed = sentences_per_second(device)
     print("\nsentences/s, 25 tokens, 192 x 6, 32-d embeddings, 2,600 words, float32: " + ", ".join(f"{n} steps {s:.1f}" for n, s in speed.items()))
     figures = {"machine": machine, "torch": torch.__version__, "matmul_flops": rates, "denoisers": rows, "sentences_per_second": speed}
     Path(out).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def image(width: int = 64, blocks: int = 2, batch_size: int = 32, rounds: int = 5, gpu: bool = False, out: str = "benchmark-image.json") -> None:
+    """The U-Net against that of diffusers on 1x32x32 images, and the samplers against its schedulers.
+
+    Args:
+        width: Channels at full resolution; twice as many at the two others.
+        blocks: Residual blocks at each resolution.
+        batch_size: Images a step.
+        rounds: Every measurement is the median of so many.
+        gpu: On the GPU, compiled.
+        out: Where the figures go as JSON.
+    """
+    device = torch.device("cuda" if gpu else "cpu")
+    rates = {name: matmul_rate(dtype, device) for name, dtype in PRECISIONS.items()}
+    machine = torch.cuda.get_device_name() if gpu else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    print(f"{machine}, torch {torch.__version__}; matmul: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items()))
+    rows = []
+    for precision in rates:
+        rows += compared("image", f"{width}, 1 2 2, {blocks}", (width, blocks), precision, batch_size, rounds, device)
+    show(rows, "images")
+    overhead = sampler_overhead()
+    for name, (ours, theirs) in overhead.items():
+        print(f"a step of {name} on 1x1x8x8 without network: {ours:.1f} us, diffusers {theirs:.1f} us ({ours / theirs:.2f} of it)")
+    figures = {"machine": machine, "torch": torch.__version__, "matmul_flops": rates, "denoisers": rows, "step_microseconds": overhead}
+    Path(out).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def sampler_overhead(steps: int = 50, rounds: int = 50) -> dict[str, tuple[float, float]]:
+    """Microseconds of a step outside the network, ours and diffusers', on a tiny tensor: the least of many rounds that take turns."""
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    x, dice = torch.randn(1, 1, 8, 8), torch.Generator().manual_seed(0)
+    constant, eps = Prediction(x / 2, x / 3), x / 3
+
+    def theirs(scheduler: Any) -> None:
+        y = x
+        for t in scheduler.timesteps:
+            y = scheduler.step(eps, t, y, generator=dice).prev_sample
+
+    def ours(name: str, logsnrs: Tensor) -> None:
+        exhausted(SAMPLERS[name](lambda *_: constant, x, logsnrs, generator=dice))
+
+    times: dict[str, tuple[float, float]] = {}
+    schedulers: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
+    for name, kind in schedulers.items():
+        scheduler = kind(1000, timestep_spacing="trailing")
+        scheduler.set_timesteps(steps)
+        levels = Chain.from_betas(scheduler.betas).logsnr
+        work = partial(ours, name, torch.cat([levels[scheduler.timesteps + 1], levels[:1]]).float()), partial(theirs, scheduler)
+        taken = [[timed(run, x.device) for run in work] for _ in range(rounds)]
+        ours_best, theirs_best = (1e6 * min(column) / steps for column in zip(*taken, strict=True))
+        times[name] = ours_best, theirs_best
+    return times
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device, n: int = 2048) -> float:
@@ -120,39 +218,48 @@ def matmul_rate(dtype: torch.dtype, device: torch.device, n: int = 2048) -> floa
     return 2 * n**3 / min(timed(lambda: a @ b, device) for _ in range(10))
 
 
-def denoisers(
-    width: int, depth: int, precision: str, batch_size: int, dropout: float, rounds: int, device: torch.device, rate: float
+def compared(
+    subject: str,
+    shape: str,
+    size: tuple[float, ...],
+    precision: str,
+    batch_size: int,
+    rounds: int,
+    device: torch.device,
+    seconds_of_matmul: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Both contenders at one size, their runs taking turns."""
-    runs = {name: Contender(name, width, depth, precision, batch_size, dropout, device) for name in CONTENDERS}
+    """Both contenders at one size, their runs taking turns; `seconds_of_matmul` is what the products of one example's evaluation would take."""
+    names = SUBJECTS[subject].builders
+    runs = {name: Contender(subject, name, size, precision, batch_size, device) for name in names}
     work = {(name, what): getattr(run, what) for name, run in runs.items() for what in ("step", "evaluate")}
-    seconds = interleaved(work, rounds, device, f"{width} x {depth} {precision}")
-    tokens = batch_size * LENGTH
-    flops = 2 * tokens * depth * (12 * width**2 + 2 * LENGTH * width)  # one evaluation; a step takes three times as many
+    seconds = interleaved(work, rounds, device, f"{shape} {precision}")
+    examples = batch_size * SUBJECTS[subject].count
+    share = seconds_of_matmul * batch_size if seconds_of_matmul else None  # of an evaluation; a step takes three times as much
     return [
         {
             "denoiser": name,
-            "shape": f"{width} x {depth}",
+            "shape": shape,
             "precision": precision,
             "parameters": sum(p.numel() for p in runs[name].model.parameters()),
-            "step_tokens_per_second": tokens / seconds[name, "step"],
-            "step_share_of_matmul": 3 * flops / seconds[name, "step"] / rate,
-            "evaluation_tokens_per_second": tokens / seconds[name, "evaluate"],
-            "evaluation_share_of_matmul": flops / seconds[name, "evaluate"] / rate,
-            "step_megabytes": memory(name, width, depth, precision, batch_size, dropout, device),
+            "step_per_second": examples / seconds[name, "step"],
+            "step_share_of_matmul": share and 3 * share / seconds[name, "step"],
+            "evaluation_per_second": examples / seconds[name, "evaluate"],
+            "evaluation_share_of_matmul": share and share / seconds[name, "evaluate"],
+            "step_megabytes": memory(subject, name, size, precision, batch_size, device),
         }
-        for name in runs
+        for name in names
     ]
 
 
 class Contender:
     """A denoiser with its optimizer and a batch."""
 
-    def __init__(self, name: str, width: int, depth: int, precision: str, batch_size: int, dropout: float, device: torch.device) -> None:
+    def __init__(self, subject: str, name: str, size: tuple[Any, ...], precision: str, batch_size: int, device: torch.device) -> None:
         torch.manual_seed(0)
-        self.model = CONTENDERS[name](width, depth, dropout).to(device)
+        self.model = SUBJECTS[subject].builders[name](*size).to(device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
-        self.x0, self.logsnr = torch.randn(batch_size, LENGTH, EMBED, device=device), torch.linspace(-6, 6, batch_size, device=device)
+        self.x0 = torch.randn(batch_size, *SUBJECTS[subject].example, device=device)
+        self.logsnr = torch.linspace(-6, 6, batch_size, device=device)
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
         self.network: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.model) if device.type == "cuda" else self.model
 
@@ -238,21 +345,26 @@ def exhausted(drafts: Iterator[object]) -> None:
         pass
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    print("shape     precision  denoiser       parameters   step tokens/s (of matmul)   evaluation tokens/s (of matmul)   step MB")
+def show(rows: list[dict[str, Any]], unit: str) -> None:
+    print(f"shape        precision  denoiser       parameters   step {unit}/s (of matmul)   evaluation {unit}/s (of matmul)   step MB")
     for row in rows:
-        step, evaluation = (f"{row[f'{what}_tokens_per_second']:,.0f} ({row[f'{what}_share_of_matmul']:.0%})" for what in ("step", "evaluation"))
+        step, evaluation = (speed(row, what) for what in ("step", "evaluation"))
         size = f"{row['parameters'] / 1e6:.1f} M"
-        print(f"{row['shape']:9} {row['precision']:10} {row['denoiser']:14} {size:>10} {step:>27} {evaluation:>33} {row['step_megabytes']:9.0f}")
+        print(f"{row['shape']:12} {row['precision']:10} {row['denoiser']:14} {size:>10} {step:>27} {evaluation:>33} {row['step_megabytes']:9.0f}")
     by = {(row["shape"], row["precision"], row["denoiser"]): row for row in rows}
+    ours_name, theirs_name = dict.fromkeys(row["denoiser"] for row in rows)
     for shape, precision in dict.fromkeys((row["shape"], row["precision"]) for row in rows):
-        ours = by[shape, precision, "textdiff"]
+        ours = by[shape, precision, ours_name]
         for other in PRECISIONS if precision == "bf16" else [precision]:
-            theirs = by[shape, other, "BERT encoder"]
-            ratios = [ours[f"{what}_tokens_per_second"] / theirs[f"{what}_tokens_per_second"] for what in ("step", "evaluation")]
-            mean = math.sqrt(ratios[0] * ratios[1])
-            print(f"{shape}: {precision} against {other}: step {ratios[0]:.2f}, evaluation {ratios[1]:.2f} times as fast (mean {mean:.2f})")
+            theirs = by[shape, other, theirs_name]
+            step, evaluation = (ours[f"{what}_per_second"] / theirs[f"{what}_per_second"] for what in ("step", "evaluation"))
+            print(f"{shape}: {precision} against {theirs_name} in {other}: step {step:.2f}, evaluation {evaluation:.2f} times as fast")
+
+
+def speed(row: dict[str, Any], what: str) -> str:
+    share = row[f"{what}_share_of_matmul"]
+    return f"{row[f'{what}_per_second']:,.0f}" + (f" ({share:.0%})" if share else "")
 
 
 if __name__ == "__main__":
-    auto_cli({"text": text}, as_positional=False)
+    auto_cli({"text": text, "image": image}, as_positional=False)
