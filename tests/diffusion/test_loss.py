@@ -9,13 +9,22 @@ from torch.testing import assert_close
 
 from textdiff.diffusion.chain import Chain, linear_betas
 from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse, from_x0, posterior, to_v
-from textdiff.diffusion.loss import bound_weight, chain_bound_weight, continuous_bound_weight, eps_loss, min_snr_weight, x0_loss
+from textdiff.diffusion.loss import (
+    LOSSES,
+    bound_weight,
+    chain_bound_weight,
+    continuous_bound_weight,
+    eps_loss,
+    mean_loss,
+    min_snr_weight,
+    v_loss,
+    x0_loss,
+)
 from textdiff.diffusion.oracle import GaussianMixture, gaussian
 from textdiff.diffusion.schedule import SCHEDULES
 
 LINEAR = Chain.from_betas(linear_betas(1000))
 LOGSNRS = torch.tensor([-9.0, -3.0, 0.0, 1.0, 3.0, 9.0], dtype=torch.float64)
-LOSSES = {"eps": eps_loss, "x0": x0_loss}
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
@@ -37,8 +46,9 @@ def tanh(x_t, logsnr):
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_the_squared_error_of_what_it_is_named_after_at_every_element(name):
     x0, eps = draws(6, 3, 2)
-    guess = getattr(tanh(diffuse(x0, LOGSNRS, eps), LOGSNRS), name)
-    close(LOSSES[name](tanh, x0, LOGSNRS, eps), (guess - {"eps": eps, "x0": x0}[name]) ** 2)
+    prediction = tanh(diffuse(x0, LOGSNRS, eps), LOGSNRS)
+    guess = to_v(prediction, LOGSNRS) if name == "v" else getattr(prediction, name)
+    close(LOSSES[name](tanh, x0, LOGSNRS, eps), (guess - {"eps": eps, "x0": x0, "v": to_v(Prediction(x0, eps), LOGSNRS)}[name]) ** 2)
 
 
 @every_loss
@@ -50,6 +60,20 @@ def test_a_denoiser_that_knows_the_answer_has_no_loss(loss):
 def test_the_eps_loss_is_snr_times_the_x0_loss():
     x0, eps = draws(6, 3)
     close(eps_loss(tanh, x0, LOGSNRS, eps), LOGSNRS.exp().unsqueeze(-1) * x0_loss(tanh, x0, LOGSNRS, eps), 1e-10)
+
+
+def test_the_v_loss_is_the_eps_loss_over_alpha_squared():
+    x0, eps = draws(6, 3)
+    close(v_loss(tanh, x0, LOGSNRS, eps), eps_loss(tanh, x0, LOGSNRS, eps) / LOGSNRS.sigmoid().unsqueeze(-1), 1e-10)
+
+
+@pytest.mark.parametrize("t", [2, 500, 1000])
+def test_the_mean_loss_is_the_eps_loss_with_the_weight_that_the_homework_proves(t):
+    """(1 - alpha_t)^2 / (alpha_t (1 - alpha_bar_t)): problem 2.4, without the variance that divides both."""
+    x0, eps = draws(6, 3)
+    s, now = (LINEAR.logsnr[i].expand(6) for i in (t - 1, t))
+    weight = LINEAR.beta[t] ** 2 / (LINEAR.alpha[t] * (1 - LINEAR.alpha_bar[t]))
+    close(mean_loss(tanh, x0, eps, s, now), weight * eps_loss(tanh, x0, now, eps), 1e-10)
 
 
 @every_loss

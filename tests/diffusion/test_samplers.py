@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from textdiff.diffusion.chain import Chain, linear_betas
 from textdiff.diffusion.gaussian import PREDICTIONS, Denoiser, alpha_sigma, diffuse, from_eps, from_x0, posterior
 from textdiff.diffusion.oracle import GaussianMixture, gaussian
-from textdiff.diffusion.samplers import SAMPLERS, Step, ddim, ddpm
+from textdiff.diffusion.samplers import SAMPLERS, Step, ddim, ddpm, feed_back
 from textdiff.diffusion.schedule import bounded, cosine, grid, linear
 
 INF = math.inf
@@ -346,3 +346,21 @@ def test_samples_of_a_mixture_in_the_plane_have_its_covariance(in_the_plane):
 def test_samples_of_a_mixture_in_the_plane_fall_to_its_components_by_their_weights(in_the_plane):
     share = (in_the_plane[:, 0] < -0.5).double().mean().item()  # halfway between the two
     assert share == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / N))  # five standard errors
+
+
+# feeding the guess back
+
+
+FACES = GaussianMixture(double(0.3, 0.7), double([-2.0, 0.0], [1.0, 1.0]), double(0.1, 0.2))
+
+
+def test_a_decoder_that_feeds_its_guess_back_draws_one_image_whatever_the_noise():
+    """From pure noise the best guess is the mean of the data (TTIC 31230, quiz 3, problem 2 a), and what follows is a function of it."""
+    steps = list(feed_back(FACES.denoise, noise(50, 2), double(-INF, -2.0, 0.0, 2.0, INF)))
+    close(steps[0].x, double(0.1, 0.7).expand(50, 2))
+    close(steps[-1].x, steps[-1].x[:1].expand(50, 2))
+
+
+def test_ddim_from_the_same_noise_does_not_collapse():
+    *_, step = ddim(FACES.denoise, noise(500, 2), grid(bounded(cosine, -9.0, 9.0), 50).double(), generator=seeded())
+    assert (step.x0.std(0) / FACES.sample(5000, seeded()).std(0)).min() > 0.8

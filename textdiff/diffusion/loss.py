@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from textdiff.diffusion.chain import Chain, Steps
-from textdiff.diffusion.gaussian import Denoiser, Prediction, diffuse, to_v
+from textdiff.diffusion.gaussian import Denoiser, Prediction, diffuse, posterior, to_v
 from textdiff.diffusion.schedule import Schedule
 
 
@@ -27,6 +27,15 @@ def x0_loss(denoise: Denoiser, x0: Float[Tensor, "b *d"], logsnr: Float[Tensor, 
 def v_loss(denoise: Denoiser, x0: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], eps: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
     """(v - v_theta(x_t))^2 elementwise: the eps-loss over alpha^2 (progressive distillation, arXiv:2202.00512, sec. 4)."""
     return (to_v(Prediction(x0, eps), logsnr) - to_v(denoise(diffuse(x0, logsnr, eps), logsnr), logsnr)) ** 2
+
+
+def mean_loss(
+    denoise: Denoiser, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"]
+) -> Float[Tensor, "b *d"]:
+    """(mu~ - mu_theta)^2 elementwise, the squared error of the mean of q(x_s | x_t, x_0): DDPM eq. 8 without its weight. The eps-loss times
+    (1 - alpha^2)^2 / (alpha^2 (1 - alpha_bar)) with alpha^2 = alpha_bar_t / alpha_bar_s, as homework 7's problem 2.4 proves."""
+    x_t = diffuse(x0, logsnr_t, eps)
+    return (posterior(x0, x_t, logsnr_s, logsnr_t).mean - posterior(denoise(x_t, logsnr_t).x0, x_t, logsnr_s, logsnr_t).mean) ** 2
 
 
 def bound_weight(logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

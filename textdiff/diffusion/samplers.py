@@ -114,6 +114,15 @@ def heun(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n
         yield Step(index, x, x0, s[index - 1])
 
 
+def feed_back(denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"]) -> Iterator[Step]:
+    """The deterministic decoder that takes its guess at the data for the next state, z_{l-1} = z_Phi(z_l, l) (TTIC 31230, quiz 3, problem 2). No
+    sampler: from pure noise the best guess is the mean of the data, whatever the noise, and all samples are one."""
+    levels, _, s = _levels(logsnrs, x)
+    for index, level in enumerate(levels[:-1], 1):
+        x = denoise(x, level).x0
+        yield Step(index, x, x, s[index - 1])
+
+
 def _levels(logsnrs: Float[Tensor, " n"], x: Float[Tensor, "b *d"]) -> tuple[Sequence[Tensor], Tensor, Tensor]:
     """The log SNRs as denoisers want them, one number a sample, and those before and after each step, in float64: what is linear in them is worked
     out for all steps at once. Raises ValueError unless they rise."""
