@@ -20,8 +20,8 @@ Decoder = Callable[[Float[Tensor, "b *e"], Float[Tensor, "b *d"], Float[Tensor, 
 def vae_loss(
     encode: Encoder, decode: Decoder, z_s: Float[Tensor, "b *d"], z_t: Float[Tensor, "b *d"], logsnr_t: Float[Tensor, " b"], generator: Generators
 ) -> Float[Tensor, " b"]:
-    """KL(p(e | z_s, z_t) || N(0, I)) - log p(z_s | e, z_t), nats a sample: on average at least -log p(z_s | z_t), and equal to it where the encoder is
-    the decoder's posterior."""
+    """KL(p(e | z_s, z_t) || N(0, I)) - log p(z_s | e, z_t), nats a sample: on average at least -log p(z_s | z_t), and equal to it where the encoder
+    is the decoder's posterior."""
     code = encode(z_s, z_t, logsnr_t)
     latent = code.mean + code.var.sqrt() * randn_like(code.mean, generator)
     back = decode(latent, z_t, logsnr_t)
