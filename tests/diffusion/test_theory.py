@@ -1,0 +1,34 @@
+"""THEORY.md names functions and tests that exist."""
+
+import re
+from importlib import import_module
+from operator import attrgetter
+from pathlib import Path
+
+import pytest
+
+import textdiff.diffusion
+
+HERE = Path(__file__).parent
+THEORY = (Path(textdiff.diffusion.__file__).parent / "THEORY.md").read_text()
+FUNCTIONS = sorted(set(re.findall(r"`(\w+)\.([\w.]+)`", THEORY)))
+TESTS = sorted(set(re.findall(r"`(test_\w+\.py)::(\w+)`", THEORY)))
+
+
+@pytest.mark.parametrize(("module", "name"), FUNCTIONS)
+def test_every_function_it_names_exists(module, name):
+    assert callable(attrgetter(name)(import_module(f"textdiff.diffusion.{module}")))
+
+
+@pytest.mark.parametrize(("file", "name"), TESTS)
+def test_every_test_it_names_exists(file, name):
+    assert f"\ndef {name}(" in (HERE / file).read_text()
+
+
+def test_every_claim_names_its_function_and_its_test():
+    claims = re.findall(r"^- (.*?)(?=\n\n|\n\*\*|\n##)", THEORY, re.S | re.M)
+    assert len(claims) > 15
+    for claim in claims:
+        functions, _, tests = claim.partition(":")
+        assert "`" in functions, claim
+        assert "::test_" in tests, claim
