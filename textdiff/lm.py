@@ -47,7 +47,7 @@ class DiffusionLMConfig(PreTrainedConfig):
         reveal: float = 0.25,
         uniform_share: float = 0.1,
         output_prior: Sequence[float] = (0.25, 0.6),
-        sampling_temperature: float = 0.7,
+        sampling_temperature: float = 0.9,
         **kwargs: Any,
     ) -> None:
         self.vocab_size, self.length = vocab_size, length
