@@ -131,13 +131,28 @@ def test_accumulation_does_not_change_a_step(new_trainer, new_model, corpus, obj
 
 
 @pytest.mark.parametrize("x", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_stops_the_training_and_leaves_the_weights(new_trainer, x):
+def test_a_loss_that_is_not_finite_stops_the_training_and_leaves_the_weights(new_trainer, x):
     trainer = new_trainer(Slope())
     list(islice(trainer.train(steady()), 3))
     before = trainer.raw.weight.item(), trainer.ema.weight.item(), trainer.step
-    with pytest.raises(InputError, match=r"not finite at step 4.*--train\.lr"):
+    with pytest.raises(InputError, match=r"step 4: the loss of process 0 is not finite.*--train\.lr"):
         next(trainer.train(steady(x)))
     assert (trainer.raw.weight.item(), trainer.ema.weight.item(), trainer.step) == before
+
+
+def test_a_step_that_is_not_finite_can_be_left_out_but_not_too_often(new_trainer):
+    trainer = new_trainer(Slope(), on_nonfinite="skip", skip_limit=2)
+    sound, broken = steady()[0], steady(math.nan)[0]
+    steps = trainer.train([sound, broken, sound, broken, broken])
+    next(steps)
+    before = trainer.raw.weight.item(), trainer.ema.weight.item()
+    assert next(steps).step == 2
+    assert (trainer.raw.weight.item(), trainer.ema.weight.item()) == before
+    next(steps)
+    assert trainer.raw.weight.item() != before[0]
+    next(steps)
+    with pytest.raises(InputError, match=r"step 5.*more than train\.skip_limit"):
+        next(steps)
 
 
 @pytest.mark.parametrize("blocks", [nn.Sequential, lambda block: nn.ModuleList([block])], ids=["once", "repeated"])

@@ -140,6 +140,8 @@ class Train:
         clip: Largest norm of the gradient.
         ema: Decay a step of the averaged weights that are validated, sampled from and saved.
         precision: bf16 (autocast) or no (float32).
+        on_nonfinite: A loss or gradient that is NaN or infinite ends the run (stop) or is left out (skip), at most `skip_limit` times.
+        skip_limit: How many steps may be left out.
         seed: Data order, noise and initial weights are functions of it.
         log_every: Steps between lines of metrics.jsonl.
         valid_every: Steps between validations with samples.
@@ -158,6 +160,8 @@ class Train:
     clip: float = 1.0
     ema: float = 0.999
     precision: Literal["bf16", "no"] = "bf16"
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    skip_limit: int = 10
     seed: int = 0
     log_every: int = 20
     valid_every: int = 500
@@ -171,6 +175,7 @@ class Train:
         check(self.lr > 0, "train.lr", "positive", self.lr)
         check(self.clip > 0, "train.clip", "positive", self.clip)
         check(self.warmup >= 0, "train.warmup", "0 or more", self.warmup)
+        check(self.skip_limit >= 1, "train.skip_limit", "at least 1", self.skip_limit)
         check(self.weight_decay >= 0, "train.weight_decay", "0 or more", self.weight_decay)
         check(0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
         check(0 <= self.seed < 2**63, "train.seed", "between 0 and 2^63 - 1", self.seed)

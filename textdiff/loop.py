@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,10 +20,11 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from textdiff.batches import MicroBatch
-from textdiff.config import Run
+from textdiff.config import InputError, Run
 from textdiff.journal import Journal, Seen, Signals
 from textdiff.trainer import Trainer
 
@@ -70,17 +72,29 @@ def run(work: Work[M], config: Run, accelerator: Accelerator, *, resume: bool, o
     """Trains to the end and returns the averaged model. Nothing on disk is written or replaced before all that can be wrong has been seen;
     `begin` may then add to the new model/ folder."""
     folder = Path(config.run)
+    lock = _locked(folder) if accelerator.is_main_process else nullcontext()
     if config.train.minutes and not (resume and (folder / "config.yaml").exists()):
         config = _timed(work, config, accelerator)
-    if accelerator.is_main_process:
-        _prepare_folder(folder, config, overwrite)
-        begin()
-    accelerator.wait_for_everyone()
-    trainer = Trainer(work.model, config.train, folder / "state", accelerator)
-    if resume:
-        log.info("going on from step %d" if trainer.resume() else "nothing to go on from, starting at step %d", trainer.step)
-    _watch(work, trainer, config, folder)
+    with lock:
+        if accelerator.is_main_process:
+            _prepare_folder(folder, config, overwrite)
+            begin()
+        accelerator.wait_for_everyone()
+        trainer = Trainer(work.model, config.train, folder / "state", accelerator)
+        if resume:
+            log.info("going on from step %d" if trainer.resume() else "nothing to go on from, starting at step %d", trainer.step)
+        _watch(work, trainer, config, folder)
     return trainer.ema
+
+
+def _locked(folder: Path) -> AbstractContextManager[object]:
+    """Of this run alone, until it ends, however it ends. Raises InputError if another run has the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        return lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another run is writing to {folder}: wait until it has ended, or choose another --run") from error
 
 
 def _watch(work: Work[M], trainer: Trainer[M], config: Run, folder: Path) -> None:

@@ -22,7 +22,8 @@ def load_pretrained(name: str, kinds: tuple[type[M], ...], files: tuple[str, ...
         raise InputError(f"{name} is not a folder: give a run folder, its model/ folder, or a hub name such as user/model")
     what = "a model of textdiff" if len(kinds) > 1 else f"a {kinds[0].__name__}"
     try:
-        loaded: Any = AutoModel.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True)  # told below, by name
+        options: Any = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told below, by name
+        loaded: Any = AutoModel.from_pretrained(source, use_safetensors=True, trust_remote_code=False, **options)
     except Exception as error:  # transformers, safetensors and the hub raise many kinds
         raise InputError(f"{name} cannot be loaded as {what}: {' '.join(str(error).split())[:200]}") from error
     model, report = loaded

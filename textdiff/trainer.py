@@ -5,6 +5,7 @@ Knows neither text nor image nor diffusion. Progress bars, logs, samples and whe
 """
 
 import copy
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from textdiff import checkpoint
 from textdiff.batches import MicroBatch
 from textdiff.config import InputError, Train
+
+log = logging.getLogger("textdiff")
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -38,7 +41,7 @@ class Trainer(Generic[M]):
 
     def __init__(self, model: M, config: Train, folder: Path, accelerator: Accelerator) -> None:
         self.config, self.folder, self.accelerator = config, folder, accelerator
-        self.step = 0
+        self.step, self.skipped = 0, 0
         self.ema: M = copy.deepcopy(model).to(accelerator.device).requires_grad_(False).eval()
         self.raw = model
         self.model, *self.optimizers = accelerator.prepare(model, *_optimizers(model, config))
@@ -61,17 +64,41 @@ class Trainer(Generic[M]):
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term.detach() * micro.share
         grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        if not torch.isfinite(grad_norm):
-            raise InputError(f"the gradient is not finite at step {self.step + 1}: lower --train.lr; the weights were left as they were")
+        finite = bool(torch.isfinite(grad_norm))
+        lr = self._update() if finite else self._left_out(micro_batches, totals)
+        self.step += 1
+        if finite:
+            self._average()
+        return TrainStep(self.step, self._summed(totals), grad_norm, lr)
+
+    def _update(self) -> float:
+        """The optimizers' step, and its learning rate."""
         lr = learning_rate(self.step, self.config)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             optimizer.step()
             optimizer.zero_grad()
-        self.step += 1
-        self._average()
-        return TrainStep(self.step, self._summed(totals), grad_norm, lr)
+        return lr
+
+    def _left_out(self, micro_batches: list[MicroBatch], totals: dict[str, Tensor]) -> float:
+        """Weights stay as they are. Raises InputError unless the step may be left out."""
+        finite = torch.stack([total.isfinite().all() for total in totals.values()]).all()
+        losses = self.accelerator.gather(finite.reshape(1).float())
+        ranks = [rank for rank, fine in enumerate(losses.tolist()) if not fine]
+        numbers = torch.cat([micro.tensors["index"] for micro in micro_batches]) if "index" in micro_batches[0].tensors else torch.zeros(0)
+        what = f"the loss of process {', '.join(map(str, ranks))} is" if ranks else "the losses are finite, but the gradient is"
+        where = f"step {self.step + 1}" + (f", examples {int(numbers.min())} to {int(numbers.max())} of the run" if len(numbers) else "")
+        message = f"{where}: {what} not finite"
+        self.skipped += 1
+        if self.config.on_nonfinite == "stop":
+            raise InputError(f"{message}; the weights were left as they were: lower --train.lr, or --train.on_nonfinite skip")
+        if self.skipped > self.config.skip_limit:
+            raise InputError(f"{message}, for the {self.skipped}th time, more than train.skip_limit allows: lower --train.lr")
+        log.warning("%s; left out, the weights stay as they are (%d of at most %d)", message, self.skipped, self.config.skip_limit)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        return 0.0
 
     @torch.no_grad()
     def validate(self, batches: Iterable[MicroBatch]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from image.cli import main
@@ -64,6 +65,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(run, tmp_path):
     whole = str(tmp_path / "whole")
     main("train", ["--run", whole, *TINY, *STEPS, "--train.warmup", "100"])
     assert Path(half, "model/model.safetensors").read_bytes() == Path(whole, "model/model.safetensors").read_bytes()
+
+
+def test_two_runs_cannot_have_one_folder(tmp_path, capsys):
+    (tmp_path / "busy").mkdir()
+    with FileLock(tmp_path / "busy" / ".lock"):
+        assert "another run is writing to" in complaint(capsys, "train", "--run", str(tmp_path / "busy"), *TINY, *STEPS)
 
 
 def test_samples_become_a_grid_files_and_a_film(run, tmp_path, capsys):
