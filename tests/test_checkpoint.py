@@ -122,7 +122,7 @@ def test_a_failed_save_leaves_the_others_as_they_were(folder, call, step, monkey
         raise OSError("No space left on device")
 
     monkeypatch.setattr(checkpoint, call, full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match=r"step .* could not be written .*No space"):
         save(folder, step, state(0))
     monkeypatch.undo()
     assert [path.name for path in steps(folder)] == ["step-00000100", "step-00000200"]

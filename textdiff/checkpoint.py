@@ -8,9 +8,12 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,7 +33,21 @@ class Checkpoint(NamedTuple):
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint, keep: int = 2) -> Path:
-    """Writes `folder`/step-N and then deletes all up to it but the newest `keep`. A failure leaves what was there untouched."""
+    """Writes `folder`/step-N and then deletes all up to it but the newest `keep`. Raises InputError if that fails; what was there is untouched."""
+    with telling(f"the checkpoint of step {step}", folder):
+        return _save(folder, step, checkpoint, keep)
+
+
+@contextmanager
+def telling(what: str, where: Path) -> Iterator[None]:
+    """Says in one line what could not be written, whoever tried."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{what} could not be written to {where} ({error}); what was there before is whole: make room and --resume") from error
+
+
+def _save(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".step-{step:08d}.partial"
     shutil.rmtree(aside, ignore_errors=True)

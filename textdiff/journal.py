@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from textdiff.batches import MicroBatch
+from textdiff.checkpoint import telling
 from textdiff.config import Run
 from textdiff.trainer import Trainer, TrainStep
 
@@ -103,7 +104,7 @@ class Journal:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.main:
-            with open(self.path, "a") as file:
+            with telling("the log", self.path), open(self.path, "a") as file:
                 file.write(json.dumps(line) + "\n")
         if self.config.train.tracker_names:
             self.trainer.accelerator.log({k: v for k, v in line.items() if isinstance(v, float)}, step=line["step"])

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from textdiff.batches import MicroBatch
+from textdiff.checkpoint import telling
 from textdiff.config import InputError, Run
 from textdiff.journal import Journal, Seen, Signals
 from textdiff.trainer import Trainer
@@ -149,7 +150,8 @@ def _save_model(model: PreTrainedModel, folder: Path) -> None:
     """Replaces weights and configuration in `folder`, each file as a whole; what else is there stays."""
     aside = folder.with_name("model.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    for path in aside.iterdir():
-        path.replace(folder / path.name)
-    aside.rmdir()
+    with telling("the model", folder):
+        model.save_pretrained(aside)
+        for path in aside.iterdir():
+            path.replace(folder / path.name)
+        aside.rmdir()
