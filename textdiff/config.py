@@ -238,9 +238,9 @@ class Evaluation:
         data: Held-out text, in the field that the run names. Nothing: what the run held out.
         n: Sentences of each row.
         steps: Steps of the sampler, or a list of them, for a row each.
-        sampler: The sampler.
-        temperature: Of the word probabilities; nothing: the model's own.
-        clamp: Move every estimate to the nearest word.
+        sampler: The model's sampler.
+        temperature: Of the model's word probabilities; nothing: its own.
+        clamp: Move every estimate of the model's to the nearest word.
         precision: Of the network when sampling, bf16 or no (float32). Likelihoods are always float32.
         seed: Of the samples.
         baselines: Rows beside the model's: ar (autoregressive) and diffusion-lm (that paper's recipe) are trained for as long as the model

@@ -115,9 +115,10 @@ def _baselines(options: Evaluation, config: TextRun, judge: Judge, folder: Path,
         nats = np.array([bigram.nats(sentence) for sentence in judge.scored])
         return [Row("bigram", bigram.sample(n, seed=0, longest=config.data.length), nats)]
 
-    published = replace(options, steps=2000, sampler="ddpm", clamp=True)
+    usual = replace(options, sampler="ddpm", temperature=None, clamp=False)
+    published = replace(usual, steps=2000, clamp=True)
     writers: dict[str, Callable[[], list[Row]]] = {
-        "ar": lambda: same_budget("ar", autoregressive(config), n, options),
+        "ar": lambda: same_budget("ar", autoregressive(config), n, usual),
         "diffusion-lm": lambda: same_budget("diffusion-lm", diffusion_lm(config), min(n, options.slow_n), published),
         "bigram": counted_bigrams,
         "shuffled": lambda: [Row("shuffled", shuffled(judge.training, n, seed=0))],
