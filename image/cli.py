@@ -15,6 +15,7 @@ from textdiff.folder import check_folder
 from textdiff.parser import Commands, Parser, command_line, hush_libraries
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from image.generate import Task
@@ -43,6 +44,7 @@ def train(options: Namespace) -> None:
     config = ImageRun(**{field.name: options[field.name] for field in fields(ImageRun)})
     check_folder(config, options.resume, options.overwrite)  # before anything slow is imported
     _need_pillow()
+    hush_libraries()
     from image import run
 
     run.train(config, resume=options.resume, overwrite=options.overwrite)
@@ -69,27 +71,44 @@ def sample_options(parser: Parser) -> None:
 
 def sample(options: Namespace) -> None:
     check(options.n >= 1, "--n", "at least 1", options.n)
-    asked = [name for name in ("inpaint", "edit", "interpolate") if options[name]]
-    check(len(asked) < 2, "what to do", "one of --inpaint, --edit and --interpolate", " and ".join(f"--{name}" for name in asked))
-    check(bool(options.inpaint) == bool(options.mask), "--inpaint IMAGE and --mask IMAGE", "given together", "only one")
+    asked = [f"--{name}" for name in ("inpaint", "edit", "interpolate") if options[name]]
+    check(len(asked) < 2, "what to do", "one of --inpaint, --edit and --interpolate", " and ".join(asked))
+    for given, other in (("inpaint", "mask"), ("mask", "inpaint")):
+        check(not options[given] or bool(options[other]), f"--{given}", f"given with --{other}", options[given])
+    check(
+        not asked or options.guidance == 1 or options.label is not None, f"--guidance with {''.join(asked)}", "given with --class", options.guidance
+    )
     _need_pillow()
+    hush_libraries()
+    _check_places(options)
     from image.generate import load
     from image.picture import film, grid, picture
 
     model = load(options.model)
+    if options.guidance != 1 and not model.config.classes:
+        raise InputError("--guidance: this model was trained without classes")
     pixels, frames = _drawn(model, _task(model, options), options)
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        grid(pixels).save(options.out)
-        if options.gif:
-            film(frames, Path(options.gif))
-    except ValueError as error:  # a suffix that Pillow does not know
-        raise InputError(f"{options.out}: {error}") from error
+    grid(pixels).save(options.out)
+    if options.gif:
+        film(frames, Path(options.gif))
     if options.files:
-        Path(options.files).mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(pixels):
             picture(image).save(Path(options.files, f"{i:05d}.png"))
     print(options.out)
+
+
+def _check_places(options: Namespace) -> None:
+    """Whether what is to be drawn can be written, before it is drawn."""
+    from PIL import Image
+
+    suffixes = sorted(Image.registered_extensions())
+    check(Path(options.out).suffix.lower() in suffixes, "--out", "a file of a known kind, such as .png", options.out)
+    check(not options.gif or Path(options.gif).suffix.lower() == ".gif", "--gif", "a .gif file", options.gif)
+    for path in filter(None, (options.out, options.gif)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if options.files:
+        check(not Path(options.files).is_file(), "--files", "a folder", options.files)
+        Path(options.files).mkdir(parents=True, exist_ok=True)
 
 
 def _task(model: "ImageDiffusion", options: Namespace) -> "Task":
@@ -97,13 +116,15 @@ def _task(model: "ImageDiffusion", options: Namespace) -> "Task":
 
     label = _label(model, options)
     if options.inpaint:
-        wanted = _opened(model, options.mask, channels=1)[0] > 127
-        return generate.inpainting(model, _opened(model, options.inpaint), wanted, options.n, options.seed, label)
+        image, mask = _opened(options.inpaint), _opened(options.mask)
+        check(image.size == mask.size, "--mask", "as large as the image, {}x{}".format(*image.size), "{}x{}".format(*mask.size))
+        wanted = _shaped(model, mask, channels=1)[0] > 127
+        return generate.inpainting(model, _shaped(model, image), wanted, options.n, options.seed, label)
     if options.edit:
-        return generate.editing(model, _opened(model, options.edit), options.n, options.seed, options.strength, label)
+        return generate.editing(model, _shaped(model, _opened(options.edit)), options.n, options.seed, options.strength, label)
     if options.interpolate:
-        first, second = (_opened(model, path) for path in options.interpolate)
-        return generate.interpolating(model, first, second, options.n, options.seed, options.strength)
+        first, second = (_shaped(model, _opened(path)) for path in options.interpolate)
+        return generate.interpolating(model, first, second, options.n, options.seed, options.strength, label)
     return generate.from_noise(model, options.n, options.seed, label)
 
 
@@ -121,40 +142,35 @@ def _label(model: "ImageDiffusion", options: Namespace) -> "Tensor | None":
     return torch.full((options.n,), classes.index(options.label) if options.label in classes else int(options.label))
 
 
-def _opened(model: "ImageDiffusion", path: str, channels: int | None = None) -> "Tensor":
-    """An image file in the model's shape."""
-    import torch
+def _opened(path: str) -> "Image":
+    from image.sources import decoded
 
-    from image.sources import decoded, fitted
-
-    wanted, height, width = model.config.shape
     try:
-        image = decoded(Path(path).read_bytes())
+        return decoded(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or 'is no image that can be read'}") from error
     except Exception as error:  # Pillow raises many kinds for what is broken
         raise InputError(f"{path}: {error}") from error
+
+
+def _shaped(model: "ImageDiffusion", image: "Image", channels: int | None = None) -> "Tensor":
+    """As the model's images are."""
+    import torch
+
+    from image.sources import fitted
+
+    wanted, height, width = model.config.shape
     array = torch.from_numpy(fitted(image, (height, width), {1: "L", 3: "RGB"}[channels or wanted]).copy())
     return array.unsqueeze(0) if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
 
 
 def _drawn(model: "ImageDiffusion", task: "Task", options: Namespace) -> "tuple[Tensor, list[Tensor]]":
-    """All images, and the first batch's after every step, with a progress bar."""
-    from tqdm import tqdm
-
-    from image.generate import finished, generate
+    """All images, and the first batch's after every step."""
+    from image.generate import finished, generate, watched
 
     sampling = Sampling(**{field.name: options[field.name] for field in fields(Sampling)})
-    last, frames = [], []
-    with tqdm(total=0, unit="step", disable=None, leave=False) as bar:
-        for draft in generate(model, task, sampling):
-            bar.total = draft.steps * -(-options.n // options.batch_size)
-            bar.update()
-            if draft.step == draft.steps:
-                last.append(draft)
-            if int(draft.rows[0]) == 0:
-                frames.append(draft.pixels)
-    return finished(last), frames
+    drafts = list(watched(generate(model, task, sampling), options.n, sampling))
+    return finished(drafts), [draft.pixels for draft in drafts if int(draft.rows[0]) == 0]
 
 
 # --- evaluate
@@ -171,17 +187,19 @@ def evaluate(options: Namespace) -> None:
         if importlib.util.find_spec(module) is None:
             raise InputError(f"this needs {module}: pip install 'textdiff[image,evaluate]'")
     _need_pillow()
+    hush_libraries()
     from image import evaluate as evaluation
     from textdiff.table import lines
 
     report = evaluation.evaluate(options.model, Evaluation(**{field.name: options[field.name] for field in fields(Evaluation)}))
     print("\n".join(lines(report["table"])))
+    if report["classifier_accuracy"]:
+        print(f"the classifier, trained on all training images, names {report['classifier_accuracy']:.2%} of the held-out ones")
 
 
 def _need_pillow() -> None:
     if importlib.util.find_spec("PIL") is None:
         raise InputError("this needs Pillow: pip install 'textdiff[image]'")
-    hush_libraries()
 
 
 COMMANDS: Commands = {

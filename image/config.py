@@ -124,8 +124,9 @@ class Evaluation:
     """How an image model is judged.
 
     Args:
-        data: Held-out images, of the same classes. Nothing: what the run held out.
-        n: Images of each row; held-out images are shared between their own row and what all rows are compared with.
+        data: Held-out images, of the same classes, fitted to the model's shape. Nothing: what the run held out.
+        n: Samples of each row, on which the accuracy score's classifier is trained. Rows are compared with held-out images, as many of each as
+            there are held out, if these are fewer.
         steps: Steps of the sampler, or a list of them, for a row each.
         samplers: The sampler, or a list of them, for a row each.
         guidance: Of the images' classes.
@@ -153,6 +154,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         for name, least in (("n", 10), ("scored", 2), ("ode", 0), ("seed", 0)):
             check(getattr(self, name) >= least, f"--{name}", f"at least {least}", getattr(self, name))
+        check(self.guidance >= 0, "--guidance", "0 or more", self.guidance)
+        check(self.seed < 2**63, "--seed", "between 0 and 2^63 - 1", self.seed)
         check(bool(self.numbers_of_steps) and min(self.numbers_of_steps) >= 1, "--steps", "at least 1", self.steps)
         for sampler in self.names_of_samplers:
             check(sampler in SAMPLERS, "--samplers", f"of {', '.join(SAMPLERS)}", sampler)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+from tqdm import tqdm
 
 from image.config import Sampling
 from image.model import ImageDiffusion, quantized, scaled
@@ -72,11 +73,20 @@ def inpainting(
     return Task(_start(model, image, n), sample_keys(seed, n), known=~wanted.expand(n, 1, -1, -1), label=label)
 
 
-def interpolating(model: ImageDiffusion, first: UInt8[Tensor, "c h w"], second: UInt8[Tensor, "c h w"], n: int, seed: int, strength: float) -> Task:
-    """n images from the first to the second: mixed where noise has hidden the details, with the same noise, then denoised (DDPM, sec. 4.4)."""
+def interpolating(
+    model: ImageDiffusion,
+    first: UInt8[Tensor, "c h w"],
+    second: UInt8[Tensor, "c h w"],
+    n: int,
+    seed: int,
+    strength: float,
+    label: Tensor | None = None,
+) -> Task:
+    """n images from the first to the second: noised by the same noise, mixed, then denoised (after DDPM, sec. 4.3)."""
+    check(n >= 2, "--n of --interpolate", "at least 2", n)
     check(0 <= strength <= 1, "--strength", "between 0 (the images themselves) and 1 (nothing of them)", strength)
     share = torch.linspace(0, 1, n)[:, None, None, None]
-    return Task(_start(model, first, n).lerp(_start(model, second, n), share), sample_keys(seed, 1).expand(n), strength)
+    return Task(_start(model, first, n).lerp(_start(model, second, n), share), sample_keys(seed, 1).expand(n), strength, label=label)
 
 
 @torch.no_grad()
@@ -103,6 +113,15 @@ def generate(model: ImageDiffusion, task: Task, options: Sampling) -> Iterator[D
 def finished(drafts: Iterable[Draft]) -> UInt8[Tensor, "n c h w"]:
     """All results, in the task's order."""
     return torch.cat([draft.pixels for draft in drafts if draft.step == draft.steps])
+
+
+def watched(drafts: Iterable[Draft], n: int, options: Sampling, label: str | None = None) -> Iterator[Draft]:
+    """The same drafts, with a progress bar."""
+    with tqdm(desc=label, total=0, unit="step", disable=None, leave=False) as bar:
+        for draft in drafts:
+            bar.total = draft.steps * math.ceil(n / options.batch_size)
+            bar.update()
+            yield draft
 
 
 def _start(model: ImageDiffusion, image: UInt8[Tensor, "c h w"], n: int) -> Float[Tensor, "n c h w"]:

@@ -40,17 +40,17 @@ class Classifier(nn.Module):
 
 
 def train_classifier(images: Images, *, examples: int = 120_000, batch_size: int = 128, seed: int = 0) -> Classifier:
-    """A classifier of the images' classes that has seen about so many examples (at least ten times each), one after the other at random."""
+    """A classifier of the images' classes that has seen so many examples, drawn at random; on the GPU if there is one."""
     assert images.labels is not None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        classifier = Classifier(images.pixels.shape[1], len(images.classes))
-        steps = max(examples, min(10 * len(images), 3 * examples)) // batch_size
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        classifier, steps = Classifier(images.pixels.shape[1], len(images.classes)).to(device).train(), examples // batch_size
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.05)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
         for _ in tqdm(range(steps), desc="training a classifier", unit="step", leave=False):
             rows = torch.randint(len(images), (batch_size,))
-            F.cross_entropy(classifier(images.pixels[rows]), images.labels[rows]).backward()
+            F.cross_entropy(classifier(images.pixels[rows].to(device)), images.labels[rows].to(device)).backward()
             optimizer.step()
             optimizer.zero_grad()
             rate.step()
@@ -59,12 +59,14 @@ def train_classifier(images: Images, *, examples: int = 120_000, batch_size: int
 
 @torch.no_grad()
 def probabilities(classifier: Classifier, pixels: Pixels) -> Float[Tensor, "n k"]:
-    return torch.cat([classifier(part).softmax(-1) for part in pixels.split(500)])
+    device = next(classifier.parameters()).device
+    return torch.cat([classifier(part.to(device)).softmax(-1).cpu() for part in pixels.split(500)])
 
 
 @torch.no_grad()
 def features(classifier: Classifier, pixels: Pixels) -> Features:
-    return torch.cat([classifier.features(scaled(part)) for part in pixels.split(500)])
+    device = next(classifier.parameters()).device
+    return torch.cat([classifier.features(scaled(part.to(device))).cpu() for part in pixels.split(500)])
 
 
 def accuracy(classifier: Classifier, images: Images) -> float:
@@ -98,8 +100,8 @@ def precision_recall(real: Features, generated: Features, k: int = 3) -> tuple[f
 def nearest(pixels: Pixels, training: Pixels) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
     """Root mean square distance (of 0 to 1) to the nearest training image, and which one that is."""
     flat, others = (part.flatten(1).float() / 255 for part in (pixels, training))
-    found = [torch.cdist(part, others).min(1) for part in flat.split(500)]
-    return torch.cat([part.values for part in found]) / math.sqrt(flat.shape[1]), torch.cat([part.indices for part in found])
+    found = torch.cat([torch.cdist(part, others).argmin(1) for part in flat.split(500)])
+    return (flat - others[found]).square().mean(1).sqrt(), found  # anew, for cdist's distance to a copy is not quite 0
 
 
 # --- of the model, on real images
@@ -114,15 +116,16 @@ def bound(
     The reverse process has `steps` steps of equal length in log SNR, of which `draws` are drawn, stratified; an unbiased estimate. `key` numbers
     the images, whose randomness is a function of it. In float32.
     """
+    pixels, key, label = _there(model, pixels, key, label)
     x0, denoise = scaled(pixels), model.denoiser(label)
     levels = torch.linspace(model.config.logsnr_max, model.config.logsnr_min, steps + 1, device=x0.device)
     place = torch.arange(draws, device=x0.device)
-    chosen = ((place + uniform(hashed(key, 20).unsqueeze(1) + place, stream=20)) / draws * steps).long()  # n draws
+    chosen = ((place + uniform(hashed(key, 20).unsqueeze(1) + place, stream=20)) / draws * steps).long().clamp(max=steps - 1)  # n draws
     total = prior_kl(x0, levels[-1:].expand(len(x0)))
     for draw in range(draws):
         eps = normal(hashed(key, 21) + draw, x0.shape, stream=21)
         total = total + steps / draws * step_kl(denoise, x0, eps, levels[chosen[:, draw]], levels[chosen[:, draw] + 1])
-    return (total + _pixel_nats(model, x0, label, normal(key, x0.shape, stream=22))).sum((1, 2, 3))
+    return (total + _pixel_nats(model, x0, label, normal(key, x0.shape, stream=22))).sum((1, 2, 3)).cpu()
 
 
 def ode_bound(
@@ -130,19 +133,24 @@ def ode_bound(
 ) -> Float[Tensor, " n"]:
     """Nats an image: the same bound with the probability-flow ODE as the model of x at the clean end, where noise of log SNR `logsnr_max` is the
     dequantization. Heun steps, one Rademacher probe."""
+    pixels, key, label = _there(model, pixels, key, label)
     x0, start = scaled(pixels), torch.full((len(pixels),), model.config.logsnr_max, device=pixels.device)
     eps = normal(key, x0.shape, stream=22)
     grid = torch.linspace(model.config.logsnr_max, model.config.logsnr_min, steps + 1, device=x0.device)
     smooth = partial(model.predict, label=label)  # without the edges of what pixels can be, where nothing can be differentiated
     log_p = ode_log_prob(smooth, diffuse(x0, start, eps), grid, lambda x: normal(key, x.shape, stream=23).sign())
     log_q = -0.5 * (eps**2 + math.log(2 * math.pi)) - alpha_sigma(start, x0).sigma.log()
-    return (log_q - log_p + _pixel_nats(model, x0, label, eps)).sum((1, 2, 3))
+    return (log_q - log_p + _pixel_nats(model, x0, label, eps)).sum((1, 2, 3)).cpu()
 
 
 def bits_per_dimension(nats: Float[Tensor, " n"], pixels: Pixels) -> tuple[float, float]:
     """Mean and standard error."""
     bits = nats / (pixels[0].numel() * math.log(2))
     return float(bits.mean()), float(bits.std() / math.sqrt(len(bits)))
+
+
+def _there(model: ImageDiffusion, pixels: Tensor, key: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    return pixels.to(model.device), key.to(model.device), None if label is None else label.to(model.device)
 
 
 @torch.no_grad()

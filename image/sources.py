@@ -11,6 +11,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from image.config import Data
@@ -29,7 +30,7 @@ from textdiff.pretrained import looks_local
 log = logging.getLogger("textdiff")
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-PIXELS = 2**27  # of one image: more is taken for a decompression bomb
+PIXELS, BYTES = 2**27, 2**28  # of one image, and of its file in an archive: more is taken for a decompression bomb
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,15 @@ def open_images(data: Data) -> tuple[Images, Images]:
     if valid.classes != train.classes:
         raise InputError(f"data.valid has the classes {', '.join(valid.classes) or '(none)'}, data.train {', '.join(train.classes) or '(none)'}")
     return train, valid
+
+
+def images_of(name: str, key: str, shape: tuple[int, int, int]) -> Images:
+    """Images fitted to a shape. Raises InputError for what cannot be used."""
+    channels, height, width = shape
+    images = _read(name, Data(channels=3 if channels == 3 else 1, size=max(height, width) if height == width else None), key)
+    if images.pixels.shape[1:] != shape:
+        raise InputError(f"{key} {name} has images of {'x'.join(map(str, images.pixels.shape[2:]))} pixels, the model's have {height}x{width}")
+    return images
 
 
 def _read(name: str, data: Data, key: str) -> Images:
@@ -134,17 +144,20 @@ def _files(path: Path, data: Data, key: str) -> Images:
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise InputError(f"{key} {path} cannot be read: {error}") from error
-        opened = archive.read
+        opened = partial(_entry, archive)
         names = sorted(name for name in archive.namelist() if Path(name).suffix.lower() in SUFFIXES and "__MACOSX" not in name)
     if not names:
         raise InputError(f"{key} {path} holds no images ({' '.join(sorted(SUFFIXES))})")
-    pictures = _readable(names, lambda name: decoded(opened(name)), key, str(path))
+    pictures = _readable(names, lambda name: _small(decoded(opened(name)), data), key, str(path))
     folders = [str(Path(name).parent) for name, _ in pictures]
-    classes = tuple(sorted(set(folders)))
+    found = sorted(set(folders))
     pixels = _stacked(_of_one_kind([picture for _, picture in pictures], data), key)
-    if len(classes) < 2:
+    if len(found) < 2:
         return Images(pixels)
-    return Images(pixels, torch.tensor([classes.index(folder) for folder in folders]), tuple(Path(name).name for name in classes))
+    if "." in found:
+        raise InputError(f"{key} {path} has images beside its folders, which are classes: move them into one, or --data.labels false")
+    last = [Path(name).name for name in found]
+    return Images(pixels, torch.tensor([found.index(folder) for folder in folders]), tuple(last if len(set(last)) == len(last) else found))
 
 
 def _hub(name: str, data: Data, key: str) -> Images:
@@ -164,14 +177,14 @@ def _hub(name: str, data: Data, key: str) -> Images:
 
     def read(row: str) -> Image.Image:
         cell = raw[int(row)][column]
-        return decoded(cell["bytes"] or Path(cell["path"]).read_bytes())
+        return _small(decoded(cell["bytes"] or Path(cell["path"]).read_bytes()), data)
 
     pictures = _readable(map(str, range(len(raw))), read, key, name)
     pixels = _stacked(_of_one_kind([picture for _, picture in pictures], data), key)
     if label is None:
         return Images(pixels)
-    kept = [int(row) for row, _ in pictures]
-    return Images(pixels, torch.tensor(rows[label])[kept], tuple(rows.features[label].names))
+    labels = torch.tensor(rows[label])[[int(row) for row, _ in pictures]]
+    return Images(pixels, labels, tuple(rows.features[label].names)) if labels.min() >= 0 else Images(pixels)  # -1: not labelled
 
 
 BUILT_IN: dict[str, Callable[[], Images]] = {"digits": digits, "dots": lambda: Images(dots())}
@@ -184,14 +197,19 @@ def decoded(content: bytes) -> Image.Image:
     """As people see it: turned as its EXIF says, on white where it is transparent, 8 bits a channel, grey (L) or RGB."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image: Image.Image = Image.open(BytesIO(content))
+        try:
+            image: Image.Image = Image.open(BytesIO(content))
+        except UnidentifiedImageError as error:
+            raise ValueError("is no image") from error
         if image.width * image.height > PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are more than {PIXELS:,}")
         image.load()
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode == "F":
+        raise ValueError("has floating-point pixels, of which nobody knows what is white")
+    if image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.float64)
-        top = 65535 if values.max() > 255 else 255
+        top = 65535 if image.mode.startswith("I;16") or values.max() > 255 else 255
         return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8), "L")
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -218,11 +236,22 @@ def _readable(names: Iterable[str], read: Callable[[str], Image.Image], key: str
             bad.append(f"{name} ({' '.join(str(error).split())[:80]})")
     if bad:
         log.warning(
-            "%s %s: %d of %d images cannot be read: %s%s", key, name, len(bad), len(bad) + len(good), ", ".join(bad[:3]), ", ..." * (len(bad) > 3)
+            "%s %s: %d of %d images cannot be read: %s%s", key, source, len(bad), len(bad) + len(good), ", ".join(bad[:3]), ", ..." * (len(bad) > 3)
         )
     if not good:
         raise InputError(f"{key} {source}: none of its {len(bad)} images can be read")
     return good
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > BYTES:
+        raise ValueError(f"has more than {BYTES:,} bytes")
+    return archive.read(name)
+
+
+def _small(image: Image.Image, data: Data) -> Image.Image:
+    """Resized at once, so that no more than one picture is there in its full size."""
+    return ImageOps.fit(image, (data.size, data.size), Image.Resampling.LANCZOS) if data.size else image
 
 
 def _of_one_kind(pictures: list[Image.Image], data: Data) -> list[np.ndarray]:

@@ -139,7 +139,7 @@ def _timed(work: Work[M], config: Any, accelerator: Accelerator, trial: int = 24
 
 def _prepare_folder(folder: Path, config: Any, overwrite: bool) -> None:
     if overwrite:
-        for name in ("state", "model"):
+        for name in ("state", "model", "samples", "evaluation"):
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     (folder / "model").mkdir(parents=True, exist_ok=True)

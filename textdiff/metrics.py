@@ -185,7 +185,7 @@ def bound(
     x0, denoise = model.vectors[ids], _denoiser(model, mask)
     levels = torch.linspace(model.config.logsnr_max, model.config.logsnr_min, steps + 1, device=ids.device)
     place = torch.arange(draws, device=ids.device)
-    chosen = ((place + uniform(hashed(key, 20).unsqueeze(1) + place, stream=20)) / draws * steps).long()  # b draws
+    chosen = ((place + uniform(hashed(key, 20).unsqueeze(1) + place, stream=20)) / draws * steps).long().clamp(max=steps - 1)  # b draws
     total = prior_kl(x0, levels[-1:].expand(len(ids)))
     for draw in range(draws):
         eps = normal(hashed(key, 21) + draw, x0.shape, stream=21)

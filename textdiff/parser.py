@@ -47,6 +47,8 @@ KINDS = {
 
 def plainly(message: str) -> str:
     """The parser's message about a value of the wrong type, without Python's names for types."""
+    if missing := re.match(r'Parser key "config": File does not exist: (.*?)(?: |$)', message):
+        return f"--config {missing[1]} does not exist"
     key, value = re.match(r'Parser key "([^"]+)"', message), re.search(r"(?:Got|Given) value: (.*)$", message)
     expected = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message)
     if not (key and value and expected):
@@ -91,6 +93,8 @@ def command_line(commands: Commands, argv: Sequence[str] | None, prog: str, desc
         sys.stdout.flush()
     except InputError as error:
         fail(str(error))
+    except UnicodeDecodeError as error:
+        fail(f"a file that is given as text is none ({error.reason} at byte {error.start}): --config wants YAML")
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:

@@ -150,6 +150,12 @@ def test_the_flow_keeps_every_quantile_in_place(name):
     assert errors[0] / errors[1] == pytest.approx(4, abs=0.5)
 
 
+@pytest.mark.parametrize("walk", [probability_flow, lambda *given: predictor_corrector(*given, generator=torch.zeros_like)])
+def test_a_walk_to_time_0_where_there_is_no_score_is_refused(walk):
+    with pytest.raises(ValueError, match="time 0"):
+        next(walk(vp(), score_of(DATA.denoise, vp()), draws(2, 1), torch.linspace(1, 0, 5, dtype=torch.float64)))
+
+
 def test_the_flow_there_and_back_is_where_it_began():
     sde = vp()
     mixture = GaussianMixture(double(0.5, 0.5), double([-1.0], [1.0]), double(0.1, 0.1))

@@ -99,11 +99,13 @@ def test_an_evaluation_prints_a_table_and_writes_what_it_promises(run, tmp_path,
     options = ["--n", "40", "--steps", "[2,3]", "--samplers", "[ddpm,ddim]", "--scored", "4", "--ode", "2", "--out", str(tmp_path)]
     main("evaluate", [run, *options])
     table = json.loads((tmp_path / "report.json").read_text())["table"]
-    assert [*table] == ["training images", "held-out images", "ddpm 2", "ddpm 3", "ddim 2", "ddim 3"]
-    assert table["training images"]["accuracy_score"] > 0.8
+    assert [*table] == ["training images", "ddpm 2", "ddpm 3", "ddim 2", "ddim 3"]
+    assert table["ddpm 2"]["compared"] == table["training images"]["compared"] == 40
+    assert table["training images"]["frechet_distance"] < table["ddpm 2"]["frechet_distance"]
+    assert json.loads((tmp_path / "report.json").read_text())["classifier_accuracy"] > 0.8
     assert all(row["frechet_distance"] > 0 for row in table.values())
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed[1:]] == [*table["ddpm 2"]]
+    assert [line.split()[0] for line in printed[1:-1]] == [*table["ddpm 2"]]
     assert {"steps.png", "nearest.png", "samples-ddim-3.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
@@ -118,7 +120,15 @@ def test_an_evaluation_prints_a_table_and_writes_what_it_promises(run, tmp_path,
         ("sample", ["nowhere"], "nowhere is not a folder"),
         ("sample", ["RUN", "--class", "ten"], "--class must be one of 0, 1"),
         ("sample", ["RUN", "--class", "10"], "--class must be one of 0, 1"),
-        ("sample", ["RUN", "--inpaint", "a.png"], "given together"),
+        ("sample", ["RUN", "--inpaint", "a.png"], "--inpaint must be given with --mask"),
+        ("sample", ["RUN", "--edit", "SQUARE", "--guidance", "2"], "--guidance with --edit must be given with --class"),
+        ("sample", ["RUN", "--inpaint", "SQUARE", "--mask", "SMALL"], "--mask must be as large as the image, 16x16, got '8x8'"),
+        ("sample", ["RUN", "--interpolate", "SQUARE", "SQUARE", "--n", "1"], "--n of --interpolate must be at least 2"),
+        ("sample", ["RUN", "--gif", "film.mp4"], "--gif must be a .gif file"),
+        ("sample", ["RUN", "--files", "SQUARE"], "--files must be a folder"),
+        ("train", ["--config", "SQUARE"], "--config wants YAML"),
+        ("train", ["--config", "nowhere.yaml"], "--config nowhere.yaml does not exist"),
+        ("evaluate", ["RUN", "--guidance", "-1"], "--guidance must be 0 or more"),
         ("sample", ["RUN", "--edit", "nowhere.png"], "nowhere.png: No such file"),
         ("sample", ["RUN", "--edit", "BROKEN"], "BROKEN"),
         ("sample", ["RUN", "--out", "grid.nothing", "--steps", "1", "--n", "1"], "grid.nothing"),
@@ -126,10 +136,11 @@ def test_an_evaluation_prints_a_table_and_writes_what_it_promises(run, tmp_path,
         ("evaluate", ["RUN", "--samplers", "euler"], "--samplers must be of ddpm"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_it(run, tmp_path, capsys, command, arguments, message):
+def test_a_mistake_is_one_line_that_names_it(run, square, tmp_path, capsys, command, arguments, message):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG nonsense")
-    swapped = {"RUN": run, "BROKEN": str(broken)}
+    Image.new("L", (8, 8)).save(tmp_path / "small.png")
+    swapped = {"RUN": run, "BROKEN": str(broken), "SQUARE": square, "SMALL": str(tmp_path / "small.png")}
     assert swapped.get(message, message) in complaint(capsys, command, *(swapped.get(word, word) for word in arguments))
 
 

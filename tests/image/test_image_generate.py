@@ -48,10 +48,11 @@ def test_without_a_wish_all_classes_are_drawn_in_turn(new_image_model):
     assert from_noise(new_image_model(), 5, seed=0).label is None
 
 
-def test_inpainting_keeps_what_is_known_and_paints_the_rest_anew(new_image_model, pixels):
+@every_sampler
+def test_inpainting_keeps_what_is_known_and_paints_the_rest_anew(new_image_model, pixels, sampler):
     model, wanted = new_image_model(), torch.zeros(8, 8, dtype=torch.bool)
     wanted[:, 4:] = True
-    images = drawn(model, inpainting(model, pixels[0], wanted, n=3, seed=0))
+    images = drawn(model, inpainting(model, pixels[0], wanted, n=3, seed=0), sampler=sampler)
     assert torch.equal(images[:, :, :, :4], pixels[:1, :, :, :4].expand(3, -1, -1, -1))
     assert len(images.unique(dim=0)) == 3
 
@@ -76,6 +77,27 @@ def test_an_interpolation_runs_from_the_first_image_to_the_second(new_image_mode
     assert torch.equal(way[0], pixels[0])
     assert torch.equal(way[-1], pixels[1])
     assert (way[2].float() - (pixels[0].float() + pixels[1].float()) / 2).abs().max() <= 1
+
+
+def test_a_class_and_its_guidance_change_what_is_drawn_in_every_task(new_image_model, pixels):
+    model, wanted = new_image_model(classes=["a", "b"]), torch.ones(8, 8, dtype=torch.bool)
+    tasks = (
+        lambda label: from_noise(model, 2, 0, label),
+        lambda label: editing(model, pixels[0], 2, 0, 0.9, label),
+        lambda label: inpainting(model, pixels[0], wanted, 2, 0, label),
+        lambda label: interpolating(model, pixels[0], pixels[1], 2, 0, 0.9, label),
+    )
+    for task in tasks:
+        first, second = (drawn(model, task(torch.full((2,), number))) for number in (0, 1))
+        assert not torch.equal(first, second)
+        assert not torch.equal(first, drawn(model, task(torch.zeros(2, dtype=torch.long)), guidance=5.0))
+
+
+def test_the_ends_of_an_interpolation_are_edits_of_the_two_images(new_image_model, pixels):
+    model = new_image_model()
+    way = drawn(model, interpolating(model, pixels[0], pixels[1], n=3, seed=0, strength=0.6))
+    first, second = (drawn(model, editing(model, pixels[i], n=1, seed=0, strength=0.6)) for i in (0, 1))
+    assert torch.equal(way[[0, -1]], torch.cat([first, second]))
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1])

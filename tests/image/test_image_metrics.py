@@ -53,6 +53,13 @@ def test_the_nearest_training_image_is_found_with_its_distance():
     assert_close(distance, torch.full((2,), 10 / 255), atol=1e-4, rtol=0)
 
 
+def test_a_copy_has_no_distance_at_all():
+    pixels = digits().pixels[:200]
+    distance, found = metrics.nearest(pixels, pixels)
+    assert not distance.any()
+    assert torch.equal(pixels[found], pixels)
+
+
 def test_a_classifier_learns_the_digits_and_its_features_follow_the_classes():
     images = digits()
     classifier = metrics.train_classifier(images[:1500], examples=30_000)

@@ -61,7 +61,9 @@ def ddpm(
         var = torch.where(s.isinf(), var, transition(t, s, t).var)
     for index, a, b, c in _numbered(of_x0, of_x, var.sqrt()):
         x0 = denoise(x, levels[index - 1]).x0
-        x = (a * x0).add_(x, alpha=b).add_(randn_like(x, generator), alpha=c)
+        before, x = x, (a * x0).add_(x, alpha=b)
+        if c:
+            x = x.add_(randn_like(before, generator), alpha=c)
         yield Step(index, x, x0, s[index - 1])
 
 

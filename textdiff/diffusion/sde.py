@@ -109,6 +109,8 @@ def reverse_sde(
 def probability_flow(sde: SDE, score: TimeScore, x: Float[Tensor, "b *d"], times: Float[Tensor, " n"]) -> Iterator[Float[Tensor, "b *d"]]:
     """The ODE with the same marginals, either way: drift f x - g^2 score / 2 (arXiv:2011.13456, eq. 13). Heun's method."""
 
+    _check_end(sde, times)
+
     def drift(x: Tensor, t: Tensor) -> Tensor:
         return sde.rate(t) * x - sde.diffusion(t) ** 2 / 2 * score(x, t)
 
@@ -130,6 +132,7 @@ def predictor_corrector(
 ) -> Iterator[Float[Tensor, "b *d"]]:
     """A step of the reverse SDE, then `corrections` Langevin steps at the new time, whose size makes noise `ratio` times the score's pull's inverse
     (arXiv:2011.13456, algorithms 2 to 5). Norms are each sample's own, so that no sample depends on its companions."""
+    _check_end(sde, times)
     for t, s in pairwise(times):
         (x,) = reverse_sde(sde, score, x, torch.stack([t, s]), generator=generator)
         for _ in range(corrections):
@@ -137,6 +140,12 @@ def predictor_corrector(
             step = 2 * (ratio * _norm(z) / _norm(pull)) ** 2
             x = x + step * pull + (2 * step).sqrt() * z
         yield x
+
+
+def _check_end(sde: SDE, times: Float[Tensor, " n"]) -> None:
+    """At time 0 clean data have no score. Raises ValueError."""
+    if (sde.std(times) == 0).any():
+        raise ValueError("the score is not finite at time 0: let times end a little before, at 1e-3, say")
 
 
 def _norm(x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *#d"]:
