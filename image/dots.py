@@ -11,7 +11,8 @@ SIDE = 16
 
 
 class Verdict(NamedTuple):
-    """The share of images with exactly one dot, and how likely a uniform choice of places is as uneven as theirs (chi-squared, 16 fields)."""
+    """The share of images with exactly one white dot on black (three quarters of the way to each), and how likely a uniform choice of places is as
+    uneven as theirs (chi-squared, 16 fields)."""
 
     single: float
     uniform_p: float
@@ -27,8 +28,8 @@ def judge(pixels: UInt8[Tensor, "n 1 h w"]) -> Verdict:
     """Needs scikit-learn's scipy."""
     from scipy.stats import chisquare
 
-    white = pixels[:, 0] > 127
-    single = white[white.flatten(1).sum(1) == 1]
+    white, black = pixels[:, 0] >= 191, pixels[:, 0] < 64
+    single = white[(white.flatten(1).sum(1) == 1) & (white | black).flatten(1).all(1)]
     _, rows, columns = single.nonzero(as_tuple=True)
     fields = torch.bincount(rows * 4 // pixels.shape[2] * 4 + columns * 4 // pixels.shape[3], minlength=16)
     return Verdict(len(single) / len(pixels), float(chisquare(fields.numpy()).pvalue) if len(single) else 0.0)

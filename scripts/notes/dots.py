@@ -62,11 +62,20 @@ def images() -> Section:
 
 
 def _trained() -> tuple[ImageDiffusion, float]:
-    options = Model(width=32, multipliers=[1, 2], blocks=1)
+    options = Model(objective="v", width=32, multipliers=[1, 2], blocks=1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = ImageDiffusion(
-            ImageDiffusionConfig(1, 16, 16, width=options.width, multipliers=options.multipliers, blocks=options.blocks, attention=options.attention)
+            ImageDiffusionConfig(
+                1,
+                16,
+                16,
+                objective=options.objective,
+                width=options.width,
+                multipliers=options.multipliers,
+                blocks=options.blocks,
+                attention=options.attention,
+            )
         )
     pixels, began = dots(), time.perf_counter()
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
@@ -75,7 +84,7 @@ def _trained() -> tuple[ImageDiffusion, float]:
     for step in tqdm(range(STEPS), desc="dots", unit="step", leave=False):
         index = step * BATCH + torch.arange(BATCH)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(pixels[index % len(pixels)], index)["eps"]
+            loss = model(pixels[index % len(pixels)], index)["v"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -276,6 +276,8 @@ def test_two_dots_and_none_are_not_one_and_a_corner_is_not_everywhere():
     pixels[20:30, :, 0, :2] = 255
     pixels[20:30, :, 5, 5] = 255
     assert judge(pixels).single == pytest.approx(0.7)
+    assert judge(dots(100).clamp(min=80)).single == 0  # on grey
+    assert judge(dots(100).clamp(max=150)).single == 0  # grey
     corner = torch.zeros(500, 1, 16, 16, dtype=torch.uint8)
     corner[:, :, 0, 0] = 255
     assert judge(corner).uniform_p < 1e-6
