@@ -15,7 +15,7 @@ from image.picture import grid
 from textdiff.diffusion.gaussian import diffuse
 from textdiff.diffusion.samplers import ddpm
 
-STEPS, BATCH = 400, 64
+STEPS, BATCH = 600, 64
 
 
 def images() -> Section:
@@ -79,7 +79,7 @@ def _trained() -> tuple[ImageDiffusion, float]:
         )
     pixels, began = dots(), time.perf_counter()
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS, pct_start=0.15)
     model.train()
     for step in tqdm(range(STEPS), desc="dots", unit="step", leave=False):
         index = step * BATCH + torch.arange(BATCH)
