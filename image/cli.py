@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from image.config import Evaluation, ImageRun, Sampling
 from textdiff.config import InputError, check
 from textdiff.folder import check_folder
-from textdiff.parser import Commands, Parser, command_line, hush_libraries
+from textdiff.parser import Commands, Parser, add_train_options, command_line, hush_libraries
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,10 +34,7 @@ def main(command: str, argv: Sequence[str] | None = None) -> None:
 
 def train_options(parser: Parser) -> None:
     """Train a U-Net on digits, dots, an idx file, a folder or .zip of images, or a data set of the hub."""
-    parser.add_argument("--config", action="config", help="A YAML file with any of the options below.")
-    parser.add_argument("--resume", action="store_true", help="Go on from the newest checkpoint in the run folder.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace the run in the run folder.")
-    parser.add_class_arguments(ImageRun)
+    add_train_options(parser, ImageRun)
 
 
 def train(options: Namespace) -> None:
@@ -157,10 +154,10 @@ def _shaped(model: "ImageDiffusion", image: "Image", channels: int | None = None
     """As the model's images are."""
     import torch
 
-    from image.sources import fitted
+    from image.sources import MODES, fitted
 
     wanted, height, width = model.config.shape
-    array = torch.from_numpy(fitted(image, (height, width), {1: "L", 3: "RGB"}[channels or wanted]).copy())
+    array = torch.from_numpy(fitted(image, (height, width), MODES[channels or wanted]).copy())
     return array.unsqueeze(0) if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
 
 

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from image.model import ImageDiffusion, scaled
 from image.sources import Images
-from textdiff.counter import hashed, normal, uniform
+from textdiff.counter import normal
 from textdiff.diffusion.gaussian import alpha_sigma, diffuse
-from textdiff.diffusion.likelihood import discretized_nats, ode_log_prob, prior_kl, step_kl
+from textdiff.diffusion.likelihood import discretized_nats, ode_log_prob
+from textdiff.levels import bound_but_last
 
 Pixels = UInt8[Tensor, "_ c h w"]
 Features = Float[Tensor, "_ f"]
@@ -118,13 +119,7 @@ def bound(
     """
     pixels, key, label = _there(model, pixels, key, label)
     x0, denoise = scaled(pixels), model.denoiser(label)
-    levels = torch.linspace(model.config.logsnr_max, model.config.logsnr_min, steps + 1, device=x0.device)
-    place = torch.arange(draws, device=x0.device)
-    chosen = ((place + uniform(hashed(key, 20).unsqueeze(1) + place, stream=20)) / draws * steps).long().clamp(max=steps - 1)  # n draws
-    total = prior_kl(x0, levels[-1:].expand(len(x0)))
-    for draw in range(draws):
-        eps = normal(hashed(key, 21) + draw, x0.shape, stream=21)
-        total = total + steps / draws * step_kl(denoise, x0, eps, levels[chosen[:, draw]], levels[chosen[:, draw] + 1])
+    total = bound_but_last(denoise, x0, key, model.config.logsnr_min, model.config.logsnr_max, steps, draws)
     return (total + _pixel_nats(model, x0, label, normal(key, x0.shape, stream=22))).sum((1, 2, 3)).cpu()
 
 

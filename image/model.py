@@ -3,9 +3,7 @@
 Pixels are bytes outside and numbers from -1 to 1 inside. Noise levels and losses are float32, whatever autocast does.
 """
 
-import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,14 +12,12 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from image.unet import UNet
-from textdiff.config import InputError
 from textdiff.counter import normal, uniform
 from textdiff.diffusion.gaussian import PREDICTIONS, Denoiser, Prediction
 from textdiff.diffusion.loss import LOSSES
-from textdiff.diffusion.schedule import SCHEDULES, Schedule, bounded
+from textdiff.diffusion.schedule import Schedule
 from textdiff.diffusion.wrappers import clamped, guided
-
-GOLDEN = (math.sqrt(5) - 1) / 2  # frac(n * GOLDEN) fills [0, 1) evenly over any stretch of n
+from textdiff.levels import even_times, named_schedule
 
 
 class ImageDiffusionConfig(PreTrainedConfig):
@@ -76,7 +72,7 @@ class ImageDiffusion(PreTrainedModel):
 
     def schedule(self) -> Schedule:
         """t -> log SNR. Raises InputError if it lies out of the bounds."""
-        return _bounded(self.config.schedule, self.config.logsnr_min, self.config.logsnr_max)
+        return named_schedule(self.config.schedule, self.config.logsnr_min, self.config.logsnr_max)
 
     def predict(
         self,
@@ -107,7 +103,7 @@ class ImageDiffusion(PreTrainedModel):
     ) -> dict[str, Float[Tensor, ""]]:
         """The squared error of what the objective names, a pixel. `index` numbers the examples in the run: all randomness is a function of it."""
         x0, training = scaled(pixels), index if self.training else None
-        logsnr = self.schedule()((index % 2**40).double() * GOLDEN % 1).float()
+        logsnr = self.schedule()(even_times(index)).float()
         if label is not None and self.training:
             label = torch.where(uniform(index, stream=2) < self.config.label_dropout, len(self.config.classes), label)
         error = LOSSES[self.config.objective](
@@ -124,14 +120,6 @@ def scaled(pixels: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
 def quantized(x0: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
     """[-1, 1], and what lies beyond, to the nearest bytes."""
     return ((x0.clamp(-1, 1) + 1) * 127.5).round().byte()
-
-
-@cache
-def _bounded(name: str, logsnr_min: float, logsnr_max: float) -> Schedule:
-    try:
-        return bounded(SCHEDULES[name], logsnr_min, logsnr_max)
-    except ValueError as error:
-        raise InputError(f"model.schedule {name} does not fit model.logsnr_min and model.logsnr_max: {error}") from error
 
 
 AutoConfig.register(ImageDiffusionConfig.model_type, ImageDiffusionConfig)

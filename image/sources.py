@@ -33,6 +33,9 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 PIXELS, BYTES = 2**27, 2**28  # of one image, and of its file in an archive: more is taken for a decompression bomb
 
 
+MODES: dict[int | None, str] = {1: "L", 3: "RGB"}  # channels -> Pillow's name
+
+
 @dataclass(frozen=True)
 class Images:
     """Images of one size; `labels` number `classes`, or there are none."""
@@ -256,7 +259,7 @@ def _small(image: Image.Image, data: Data) -> Image.Image:
 
 def _of_one_kind(pictures: list[Image.Image], data: Data) -> list[np.ndarray]:
     most = Counter(picture.mode for picture in pictures).most_common(1)[0][0]
-    mode = {None: most, 1: "L", 3: "RGB"}[data.channels]
+    mode = MODES.get(data.channels, most)
     return [fitted(picture, data.size or (picture.height, picture.width), mode) for picture in pictures]
 
 
@@ -271,7 +274,7 @@ def _changes(images: Images, data: Data) -> bool:
 
 
 def _fitted(image: Image.Image, data: Data) -> np.ndarray:
-    return fitted(image, data.size or (image.height, image.width), {None: image.mode, 1: "L", 3: "RGB"}[data.channels])
+    return fitted(image, data.size or (image.height, image.width), MODES.get(data.channels, image.mode))
 
 
 def _stacked(arrays: list[np.ndarray], key: str) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from textdiff import commands
 from textdiff.config import Evaluation, Sampling, TextRun
-from textdiff.parser import Commands, Parser, command_line
+from textdiff.parser import Commands, Parser, add_train_options, command_line
 
 MODEL_HELP = "A run folder, its model/ folder, or a model's name on the Hugging Face hub."
 EPILOGUE = {
@@ -29,10 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train_options(parser: Parser) -> None:
     """Train a model on a text file, a data set of the hub, or the built-in grammar."""
-    parser.add_argument("--config", action="config", help="A YAML file with any of the options below.")
-    parser.add_argument("--resume", action="store_true", help="Go on from the newest checkpoint in the run folder.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace the run in the run folder.")
-    parser.add_class_arguments(TextRun)
+    add_train_options(parser, TextRun)
 
 
 def sample_options(parser: Parser) -> None:

@@ -6,7 +6,6 @@ into a Denoiser. Noise levels, losses and logits are float32, whatever autocast 
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -15,14 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from textdiff.config import InputError
 from textdiff.counter import hashed, normal, uniform
 from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse
 from textdiff.diffusion.loss import LOSSES
-from textdiff.diffusion.schedule import SCHEDULES, Schedule, bounded, gumbel
+from textdiff.diffusion.schedule import Schedule, gumbel
+from textdiff.levels import even_times, named_schedule
 from textdiff.transformer import TextDenoiser
-
-GOLDEN = (math.sqrt(5) - 1) / 2  # frac(n * GOLDEN) fills [0, 1) evenly over any stretch of n
 
 
 class DiffusionLMConfig(PreTrainedConfig):
@@ -117,7 +114,7 @@ class DiffusionLM(PreTrainedModel):
         """t -> log SNR, for training and for sampling; the adaptive one as fitted so far. Raises InputError if it lies out of the bounds."""
         low, high = self.config.logsnr_min, self.config.logsnr_max
         if self.config.schedule != "adaptive":
-            return _fixed_schedule(self.config.schedule, low, high)
+            return named_schedule(self.config.schedule, low, high)
         center, scale = self.noise_center.detach(), self.noise_log_scale.detach().exp()
         return lambda t: gumbel(t, center.to(t.device), scale.to(t.device), low, high)
 
@@ -206,7 +203,7 @@ class DiffusionLM(PreTrainedModel):
 
     def _noise_levels(self, index: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Low-discrepancy in the run's example number; a few are uniform over all log SNRs, so that the rest of the range is not forgotten."""
-        t = (index % 2**40).double() * GOLDEN % 1
+        t = even_times(index)
         low, high = self.config.logsnr_min, self.config.logsnr_max
         if not self.training:
             return (high - (high - low) * t).float()
@@ -245,14 +242,6 @@ class DiffusionLM(PreTrainedModel):
     @staticmethod
     def _without(logits: Float[Tensor, "b l v"], banned: Bool[Tensor, " v"] | None) -> Float[Tensor, "b l v"]:
         return logits if banned is None else logits.masked_fill(banned, -torch.inf)
-
-
-@cache
-def _fixed_schedule(name: str, logsnr_min: float, logsnr_max: float) -> Schedule:
-    try:
-        return bounded(SCHEDULES[name], logsnr_min, logsnr_max)
-    except ValueError as error:
-        raise InputError(f"model.schedule {name} does not fit model.logsnr_min and model.logsnr_max: {error}") from error
 
 
 def cross_entropy(logits: Float[Tensor, "b l v"], ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l"]:

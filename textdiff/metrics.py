@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from textdiff.counter import hashed, normal, uniform
+from textdiff.counter import normal
 from textdiff.diffusion.gaussian import Prediction, diffuse, from_x0
-from textdiff.diffusion.likelihood import ode_log_prob, prior_kl, step_kl
+from textdiff.diffusion.likelihood import ode_log_prob
+from textdiff.levels import bound_but_last
 from textdiff.lm import DiffusionLM, cross_entropy, project
 
 Sentence = tuple[int, ...]
@@ -183,13 +184,7 @@ def bound(
     numbers the sentences, whose randomness is a function of it. In float32.
     """
     x0, denoise = model.vectors[ids], _denoiser(model, mask)
-    levels = torch.linspace(model.config.logsnr_max, model.config.logsnr_min, steps + 1, device=ids.device)
-    place = torch.arange(draws, device=ids.device)
-    chosen = ((place + uniform(hashed(key, 20).unsqueeze(1) + place, stream=20)) / draws * steps).long().clamp(max=steps - 1)  # b draws
-    total = prior_kl(x0, levels[-1:].expand(len(ids)))
-    for draw in range(draws):
-        eps = normal(hashed(key, 21) + draw, x0.shape, stream=21)
-        total = total + steps / draws * step_kl(denoise, x0, eps, levels[chosen[:, draw]], levels[chosen[:, draw] + 1])
+    total = bound_but_last(denoise, x0, key, model.config.logsnr_min, model.config.logsnr_max, steps, draws)
     return _sum(total, mask) + _rounding_nats(model, ids, mask, normal(key, x0.shape, stream=22)) + _length_nats(model, mask)
 
 

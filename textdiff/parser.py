@@ -132,6 +132,13 @@ def build_parser(commands: Commands, prog: str, description: str, epilogs: dict[
     return parser
 
 
+def add_train_options(parser: Parser, config: type) -> None:
+    parser.add_argument("--config", action="config", help="A YAML file with any of the options below.")
+    parser.add_argument("--resume", action="store_true", help="Go on from the newest checkpoint in the run folder.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace the run in the run folder.")
+    parser.add_class_arguments(config)
+
+
 def fail(message: str) -> NoReturn:
     print(f"textdiff: error: {message}", file=sys.stderr)
     sys.exit(2)
