@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from jsonargparse import auto_cli
-from notes import bound, decoders, dots, forward, scores, words
+from notes import bound, decoders, dots, forward, runs, scores, words
 from notes.section import Section
 from tqdm import tqdm
 
@@ -83,9 +83,9 @@ SECTIONS: dict[str, Callable[[Path], Section]] = {
     "paths": lambda _: scores.paths(),
     "collapse": lambda _: decoders.collapse(),
     "vae": lambda _: decoders.vae(),
-    "images": lambda _: dots.images(),
-    "rewrite": lambda out: words.rewrites(words.trained(out)),
-    "text": lambda out: words.verdict(words.trained(out)),
+    "images": lambda out: dots.images(runs.dots(out)),
+    "rewrite": lambda out: words.rewrites(runs.text(out)),
+    "text": lambda out: words.verdict(runs.text(out)),
 }
 
 if __name__ == "__main__":

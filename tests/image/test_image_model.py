@@ -1,11 +1,13 @@
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 from torch.testing import assert_close
 from transformers import AutoModel
 
-from image.model import quantized, scaled
+from image.config import Model
+from image.model import ImageDiffusionConfig, quantized, scaled
 from textdiff.diffusion.gaussian import diffuse
 
 INDEX = torch.arange(6)
@@ -83,3 +85,10 @@ def test_a_model_that_was_saved_gives_the_same_outputs(new_image_model, pixels, 
     again = AutoModel.from_pretrained(tmp_path)
     assert again.config.classes == ["a", "b"]
     assert torch.equal(again.eval()(pixels, INDEX)["eps"], model(pixels, INDEX)["eps"])
+
+
+def test_the_networks_defaults_are_those_of_the_options():
+    saved = ImageDiffusionConfig()
+    for field in fields(Model):
+        default = getattr(Model(), field.name)
+        assert getattr(saved, field.name) == default, field.name
