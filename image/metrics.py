@@ -14,7 +14,7 @@ from image.sources import Images
 from textdiff.counter import normal
 from textdiff.diffusion.gaussian import alpha_sigma, diffuse
 from textdiff.diffusion.likelihood import discretized_nats, ode_log_prob
-from textdiff.levels import bound_but_last
+from textdiff.levels import bound_but_last, ends
 
 Pixels = UInt8[Tensor, "_ c h w"]
 Features = Float[Tensor, "_ f"]
@@ -119,19 +119,20 @@ def bound(
     """
     pixels, key, label = _there(model, pixels, key, label)
     x0, denoise = scaled(pixels), model.denoiser(label)
-    total = bound_but_last(denoise, x0, key, model.config.logsnr_min, model.config.logsnr_max, steps, draws)
+    total = bound_but_last(denoise, x0, key, model.schedule(), steps, draws)
     return (total + _pixel_nats(model, x0, label, normal(key, x0.shape, stream=22))).sum((1, 2, 3)).cpu()
 
 
 def ode_bound(
     model: ImageDiffusion, pixels: Pixels, label: Int[Tensor, " n"] | None, key: Int[Tensor, " n"], *, steps: int = 64
 ) -> Float[Tensor, " n"]:
-    """Nats an image: the same bound with the probability-flow ODE as the model of x at the clean end, where noise of log SNR `logsnr_max` is the
+    """Nats an image: the same bound with the probability-flow ODE as the model of x at the clean end, where the noise is the
     dequantization. Heun steps, one Rademacher probe."""
     pixels, key, label = _there(model, pixels, key, label)
-    x0, start = scaled(pixels), torch.full((len(pixels),), model.config.logsnr_max, device=pixels.device)
+    noisiest, cleanest = ends(model.schedule())
+    x0, start = scaled(pixels), torch.full((len(pixels),), cleanest, device=pixels.device)
     eps = normal(key, x0.shape, stream=22)
-    grid = torch.linspace(model.config.logsnr_max, model.config.logsnr_min, steps + 1, device=x0.device)
+    grid = torch.linspace(cleanest, noisiest, steps + 1, device=x0.device)
     smooth = partial(model.predict, label=label)  # without the edges of what pixels can be, where nothing can be differentiated
     log_p = ode_log_prob(smooth, diffuse(x0, start, eps), grid, lambda x: normal(key, x.shape, stream=23).sign())
     log_q = -0.5 * (eps**2 + math.log(2 * math.pi)) - alpha_sigma(start, x0).sigma.log()
@@ -151,7 +152,7 @@ def _there(model: ImageDiffusion, pixels: Tensor, key: Tensor, label: Tensor | N
 @torch.no_grad()
 def _pixel_nats(model: ImageDiffusion, x0: Tensor, label: Tensor | None, eps: Tensor) -> Float[Tensor, "n c h w"]:
     """L_0: -log p(bytes | x at the clean end), a Gaussian around the estimate, of the noise's size there."""
-    logsnr = torch.full((len(x0),), model.config.logsnr_max, device=x0.device)
+    logsnr = torch.full((len(x0),), ends(model.schedule())[1], device=x0.device)
     guess = model.denoiser(label)(diffuse(x0, logsnr, eps), logsnr).x0
     alpha, sigma = alpha_sigma(logsnr, x0)
     return discretized_nats(x0, guess, sigma / alpha).float()

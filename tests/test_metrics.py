@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -176,6 +177,16 @@ def test_the_odes_bound_of_a_perfect_model_of_single_words_is_their_entropy(cont
     nats = ode_bound(model, **single_words(model, 200), steps=96)
     entropy = -(model.unigram * model.unigram.log()).sum()
     assert nats.mean().item() == pytest.approx(entropy.item(), abs=0.3)
+
+
+@pytest.mark.parametrize("figure", [bound, partial(ode_bound, steps=4)], ids=["bound", "ode_bound"])
+def test_a_bound_asks_for_no_noise_level_that_the_schedule_does_not_train(new_model, batch, monkeypatch, figure):
+    """Diffusion-LM's schedule ends at log SNR 4.6: what a network says beyond is noise, which the bound would weigh with the SNR."""
+    model, asked = new_model(objective="x0", schedule="sqrt", logsnr_max=6.0).eval(), list[torch.Tensor]()
+    predict = model.predict
+    monkeypatch.setattr(model, "predict", lambda x_t, logsnr, *rest, **options: (asked.append(logsnr), predict(x_t, logsnr, *rest, **options))[1])
+    figure(model, batch["ids"], batch["mask"], torch.arange(8))
+    assert torch.cat(asked).max() == pytest.approx(math.log(0.99 / 0.01), abs=1e-4)
 
 
 def test_padding_is_neither_coded_nor_counted(model, batch):

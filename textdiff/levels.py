@@ -11,7 +11,7 @@ from textdiff.config import InputError
 from textdiff.counter import hashed, normal, uniform
 from textdiff.diffusion.gaussian import Denoiser
 from textdiff.diffusion.likelihood import prior_kl, step_kl
-from textdiff.diffusion.schedule import SCHEDULES, Schedule, bounded
+from textdiff.diffusion.schedule import SCHEDULES, Schedule, bounded, grid
 
 GOLDEN = (math.sqrt(5) - 1) / 2  # frac(n * GOLDEN) fills [0, 1) evenly over any stretch of n
 
@@ -25,17 +25,24 @@ def named_schedule(name: str, logsnr_min: float, logsnr_max: float) -> Schedule:
         raise InputError(f"model.schedule {name} does not fit model.logsnr_min and model.logsnr_max: {error}") from error
 
 
+def ends(schedule: Schedule) -> tuple[float, float]:
+    """Its noisiest and its cleanest log SNR: the only levels that a network trained on it knows."""
+    noisiest, cleanest = grid(schedule, 1).tolist()
+    return noisiest, cleanest
+
+
 def even_times(index: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
     """A low-discrepancy sequence in the examples' numbers in the run, float64."""
     return (index % 2**40).double() * GOLDEN % 1
 
 
 def bound_but_last(
-    denoise: Denoiser, x0: Float[Tensor, "b *d"], key: Int[Tensor, " b"], logsnr_min: float, logsnr_max: float, steps: int, draws: int
+    denoise: Denoiser, x0: Float[Tensor, "b *d"], key: Int[Tensor, " b"], schedule: Schedule, steps: int, draws: int
 ) -> Float[Tensor, "b *d"]:
-    """L_T + sum L_{t-1} in nats, of `steps` steps of equal length in log SNR, of which `draws` are drawn, stratified: an unbiased estimate. `key`
+    """L_T + sum L_{t-1} in nats, of `steps` steps of equal length in log SNR from end to end of the schedule, of which `draws` are drawn, stratified: an unbiased estimate. `key`
     numbers the samples, whose randomness is a function of it. L_0 is up to the data."""
-    levels = torch.linspace(logsnr_max, logsnr_min, steps + 1, device=x0.device)
+    noisiest, cleanest = ends(schedule)
+    levels = torch.linspace(cleanest, noisiest, steps + 1, device=x0.device)
     place = torch.arange(draws, device=x0.device)
     chosen = ((place + uniform(hashed(key, 20).unsqueeze(1) + place, stream=20)) / draws * steps).long().clamp(max=steps - 1)  # b draws
     total = prior_kl(x0, levels[-1:].expand(len(x0)))

@@ -18,7 +18,7 @@ from textdiff.counter import hashed, normal, uniform
 from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse
 from textdiff.diffusion.loss import LOSSES
 from textdiff.diffusion.schedule import Schedule, gumbel
-from textdiff.levels import even_times, named_schedule
+from textdiff.levels import ends, even_times, named_schedule
 from textdiff.transformer import TextDenoiser
 
 
@@ -189,7 +189,7 @@ class DiffusionLM(PreTrainedModel):
 
     def _rounding_loss(self, ids: Int[Tensor, "b l"], x0: Float[Tensor, "b l d"], index: Int[Tensor, " b"]) -> Float[Tensor, "b l"]:
         """Nats of each word given its nearly clean vector: what keeps the embeddings apart."""
-        logsnr = torch.full((len(ids),), self.config.logsnr_max, device=x0.device)
+        logsnr = torch.full((len(ids),), ends(self.schedule())[1], device=x0.device)
         return cross_entropy(self.rounding(diffuse(x0, logsnr, normal(index, x0.shape, stream=2))), ids)
 
     @property
@@ -204,7 +204,7 @@ class DiffusionLM(PreTrainedModel):
     def _noise_levels(self, index: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Low-discrepancy in the run's example number; a few are uniform over all log SNRs, so that the rest of the range is not forgotten."""
         t = even_times(index)
-        low, high = self.config.logsnr_min, self.config.logsnr_max
+        low, high = ends(self.schedule())
         if not self.training:
             return (high - (high - low) * t).float()
         scheduled = self.schedule()(t).float()

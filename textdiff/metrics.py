@@ -17,7 +17,7 @@ from torch import Tensor
 from textdiff.counter import normal
 from textdiff.diffusion.gaussian import Prediction, diffuse, from_x0
 from textdiff.diffusion.likelihood import ode_log_prob
-from textdiff.levels import bound_but_last
+from textdiff.levels import bound_but_last, ends
 from textdiff.lm import DiffusionLM, cross_entropy, project
 
 Sentence = tuple[int, ...]
@@ -184,7 +184,7 @@ def bound(
     numbers the sentences, whose randomness is a function of it. In float32.
     """
     x0, denoise = model.vectors[ids], _denoiser(model, mask)
-    total = bound_but_last(denoise, x0, key, model.config.logsnr_min, model.config.logsnr_max, steps, draws)
+    total = bound_but_last(denoise, x0, key, model.schedule(), steps, draws)
     return _sum(total, mask) + _rounding_nats(model, ids, mask, normal(key, x0.shape, stream=22)) + _length_nats(model, mask)
 
 
@@ -192,11 +192,12 @@ def ode_bound(
     model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], key: Int[Tensor, " b"], *, steps: int = 64
 ) -> Float[Tensor, " b"]:
     """Nats a sentence: the same bound with the probability-flow ODE as the model of x at the clean end. Heun steps, one Rademacher probe."""
-    start = torch.full((len(ids),), model.config.logsnr_max, device=ids.device)
+    noisiest, cleanest = ends(model.schedule())
+    start = torch.full((len(ids),), cleanest, device=ids.device)
     with torch.no_grad():
         eps = normal(key, model.vectors[ids].shape, stream=22)
         x = diffuse(model.vectors[ids], start, eps)
-    grid = torch.linspace(model.config.logsnr_max, model.config.logsnr_min, steps + 1, device=ids.device)
+    grid = torch.linspace(cleanest, noisiest, steps + 1, device=ids.device)
     log_p = ode_log_prob(_denoiser(model, mask), x, grid, lambda x: normal(key, x.shape, stream=23).sign() * mask.unsqueeze(-1))
     log_q = -0.5 * (eps**2 + math.log(2 * math.pi)) - 0.5 * F.logsigmoid(-start)[:, None, None]
     return _sum(log_q - log_p, mask) + _rounding_nats(model, ids, mask, eps) + _length_nats(model, mask)
@@ -218,7 +219,7 @@ def _denoiser(model: DiffusionLM, mask: Tensor) -> Callable[[Tensor, Tensor], Pr
 @torch.no_grad()
 def _rounding_nats(model: DiffusionLM, ids: Tensor, mask: Tensor, eps: Tensor) -> Float[Tensor, " b"]:
     """-log p(words | x at the clean end)."""
-    logsnr = torch.full((len(ids),), model.config.logsnr_max, device=ids.device)
+    logsnr = torch.full((len(ids),), ends(model.schedule())[1], device=ids.device)
     x = diffuse(model.vectors[ids], logsnr, eps)
     _, logits = model.predict(x, logsnr, torch.zeros_like(x), torch.zeros_like(mask), mask)
     return _sum(cross_entropy(logits, ids).unsqueeze(-1), mask)
