@@ -9,117 +9,26 @@ the machine's own matmul rate, and memory. Medians and their ratios; a JSON file
 
 import json
 import platform
-import resource
-import statistics
-import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jsonargparse import auto_cli
+from rivals.denoisers import LENGTH
+from rivals.race import PRECISIONS, compared, matmul_rate, timed
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
-from tqdm import tqdm
-from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertEncoder
 
-from image.unet import UNet
 from textdiff.config import Sampling
 from textdiff.diffusion.chain import Chain
 from textdiff.diffusion.gaussian import Prediction
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.generate import from_noise, generate
 from textdiff.lm import DiffusionLM, DiffusionLMConfig
-from textdiff.transformer import TextDenoiser
 from textdiff.vocab import MASK, PAD, UNK
-
-EMBED, LENGTH = 16, 64
-PRECISIONS = {"bf16": torch.bfloat16, "float32": torch.float32}
-
-
-class BertDenoiser(nn.Module):
-    """x_t and the noise level through BERT's encoder: two layers up, learned positions, a time embedding, two layers down."""
-
-    def __init__(self, width: int, depth: int, dropout: float) -> None:
-        super().__init__()
-        shape = BertConfig(
-            hidden_size=width,
-            num_hidden_layers=depth,
-            num_attention_heads=width // 64,
-            intermediate_size=4 * width,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-        )
-        self.up = nn.Sequential(nn.Linear(EMBED, width), nn.Tanh(), nn.Linear(width, width))
-        self.level = nn.Sequential(nn.Linear(1, 4 * 128), nn.SiLU(), nn.Linear(4 * 128, width))
-        self.place = nn.Parameter(torch.randn(LENGTH, width) * 0.02)
-        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
-        self.encoder = BertEncoder(shape)
-        self.down = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, EMBED))
-
-    def forward(self, x_t: Tensor, logsnr: Tensor) -> Tensor:
-        h = self.up(x_t) + self.level(logsnr.unsqueeze(1)).unsqueeze(1) + self.place
-        return self.down(self.encoder(self.dropout(self.norm(h))).last_hidden_state)
-
-
-class OurDenoiser(nn.Module):
-    """textdiff's transformer and one layer down."""
-
-    def __init__(self, width: int, depth: int, dropout: float) -> None:
-        super().__init__()
-        self.denoiser = TextDenoiser(EMBED, width, depth, width // 64, LENGTH, dropout)
-        self.down = nn.Linear(width, EMBED)
-
-    def forward(self, x_t: Tensor, logsnr: Tensor) -> Tensor:
-        real = torch.ones(x_t.shape[:2], dtype=torch.bool, device=x_t.device)
-        index = torch.arange(len(x_t), device=x_t.device) if self.training else None
-        return self.down(self.denoiser(x_t, logsnr, torch.zeros_like(x_t), ~real, real, index))
-
-
-class TheirUNet(nn.Module):
-    """UNet2DModel of diffusers, with attention at half resolution."""
-
-    def __init__(self, width: int, blocks: int) -> None:
-        super().__init__()
-        from diffusers import UNet2DModel
-
-        self.unet = UNet2DModel(
-            sample_size=32,
-            in_channels=1,
-            out_channels=1,
-            layers_per_block=blocks,
-            block_out_channels=(width, 2 * width, 2 * width),
-            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-            attention_head_dim=64,
-        )
-
-    def forward(self, x_t: Tensor, logsnr: Tensor) -> Tensor:
-        return self.unet(x_t, logsnr).sample
-
-
-def our_unet(width: int, blocks: int) -> UNet:
-    return UNet(1, width, (1, 2, 2), blocks, (1,))
-
-
-class Subject(NamedTuple):
-    """What is compared: builders by name, ours first; what one example of their input is; how many tokens or images it counts for."""
-
-    builders: dict[str, Callable[..., nn.Module]]
-    example: tuple[int, ...]
-    count: int
-
-
-SUBJECTS = {
-    "text": Subject({"textdiff": OurDenoiser, "BERT encoder": BertDenoiser}, (LENGTH, EMBED), LENGTH),
-    "image": Subject({"textdiff": our_unet, "diffusers": TheirUNet}, (1, 32, 32), 1),
-}
 
 
 def text(
@@ -210,121 +119,6 @@ def sampler_overhead(steps: int = 50, rounds: int = 50) -> dict[str, tuple[float
         ours_best, theirs_best = (1e6 * min(column) / steps for column in zip(*taken, strict=True))
         times[name] = ours_best, theirs_best
     return times
-
-
-def matmul_rate(dtype: torch.dtype, device: torch.device, n: int = 2048) -> float:
-    """FLOP/s of the best of ten products of n x n matrices."""
-    a, b = torch.randn(2, n, n, device=device, dtype=dtype)
-    return 2 * n**3 / min(timed(lambda: a @ b, device) for _ in range(10))
-
-
-def compared(
-    subject: str,
-    shape: str,
-    size: tuple[float, ...],
-    precision: str,
-    batch_size: int,
-    rounds: int,
-    device: torch.device,
-    seconds_of_matmul: float | None = None,
-) -> list[dict[str, Any]]:
-    """Both contenders at one size, their runs taking turns; `seconds_of_matmul` is what the products of one example's evaluation would take."""
-    names = SUBJECTS[subject].builders
-    runs = {name: Contender(subject, name, size, precision, batch_size, device) for name in names}
-    work = {(name, what): getattr(run, what) for name, run in runs.items() for what in ("step", "evaluate")}
-    seconds = interleaved(work, rounds, device, f"{shape} {precision}")
-    examples = batch_size * SUBJECTS[subject].count
-    share = seconds_of_matmul * batch_size if seconds_of_matmul else None  # of an evaluation; a step takes three times as much
-    return [
-        {
-            "denoiser": name,
-            "shape": shape,
-            "precision": precision,
-            "parameters": sum(p.numel() for p in runs[name].model.parameters()),
-            "step_per_second": examples / seconds[name, "step"],
-            "step_share_of_matmul": share and 3 * share / seconds[name, "step"],
-            "evaluation_per_second": examples / seconds[name, "evaluate"],
-            "evaluation_share_of_matmul": share and share / seconds[name, "evaluate"],
-            "step_megabytes": memory(subject, name, size, precision, batch_size, device),
-        }
-        for name in names
-    ]
-
-
-class Contender:
-    """A denoiser with its optimizer and a batch."""
-
-    def __init__(self, subject: str, name: str, size: tuple[Any, ...], precision: str, batch_size: int, device: torch.device) -> None:
-        torch.manual_seed(0)
-        self.model = SUBJECTS[subject].builders[name](*size).to(device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
-        self.x0 = torch.randn(batch_size, *SUBJECTS[subject].example, device=device)
-        self.logsnr = torch.linspace(-6, 6, batch_size, device=device)
-        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-        self.network: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.model) if device.type == "cuda" else self.model
-
-    def step(self) -> None:
-        self.model.train()
-        with self.autocast:
-            loss = (self.network(self.x0, self.logsnr) - self.x0).square().mean()
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    @torch.no_grad()
-    def evaluate(self) -> None:
-        self.model.eval()
-        with self.autocast:
-            self.network(self.x0, self.logsnr)
-
-
-def memory(*arguments: Any) -> float:
-    """Megabytes that a training step adds to a process, at the most: on the CPU, measured in a process of its own."""
-    if arguments[-1].type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        contender = Contender(*arguments)
-        for _ in range(3):
-            contender.step()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-        return alone.submit(_resident_growth, *arguments).result()
-
-
-def _resident_growth(*arguments: Any) -> float:
-    before = _peak_megabytes()
-    contender = Contender(*arguments)
-    for _ in range(3):
-        contender.step()
-    return _peak_megabytes() - before
-
-
-def _peak_megabytes() -> float:
-    """Of this process alone: what getrusage says on Linux includes the parent's."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(peak) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kilobytes elsewhere
-
-
-def interleaved(work: dict[Any, Callable[[], object]], rounds: int, device: torch.device, label: str) -> dict[Any, float]:
-    """Median seconds of each piece of work, their runs taking turns; two rounds to warm up."""
-    seconds: dict[Any, list[float]] = {key: [] for key in work}
-    for number in tqdm(range(rounds + 2), desc=label, unit="round", leave=False):
-        for key, run in work.items():
-            taken = timed(run, device)
-            if number >= 2:
-                seconds[key].append(taken)
-    return {key: statistics.median(each) for key, each in seconds.items()}
-
-
-def timed(run: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def sentences_per_second(device: torch.device, n: int = 64) -> dict[int, float]:
