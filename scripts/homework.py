@@ -66,9 +66,10 @@ def html(section: Section, out: str) -> str:
         f'<figure><img src="{figure.source}" alt="{escape(figure.caption)}"><figcaption>{escape(figure.caption)}</figcaption></figure>'
         for figure in section.figures
     )
+    lines = f"<pre>{escape(chr(10).join(section.lines))}</pre>" if section.lines else ""
     return (
         f'<h2 id="{section.name}">{escape(section.title)}</h2><p class="question">{escape(section.question)}</p>'
-        f"<pre>python scripts/homework.py --out {escape(out)} --only [{section.name}]</pre>{figures}<p>{escape(section.answer)}</p>"
+        f"<pre>python scripts/homework.py --out {escape(out)} --only [{section.name}]</pre>{figures}{lines}<p>{escape(section.answer)}</p>"
         f"<details><summary>Numbers</summary><pre>{escape(json.dumps(section.numbers, indent=2))}</pre></details>"
     )
 

@@ -62,7 +62,7 @@ def budgets(source: Source, config: str = CONFIG, minutes: list[float] | None = 
     teacher: list[str] = []
     for budget in sorted(minutes or [5, 10, 30, 60], reverse=True):  # the longest first: its teacher judges all
         run = trained(f"{out}/{budget:g}min", [config], source, budget)
-        tables[budget] = table(run, ["--baselines", "[ar,diffusion-lm]", *teacher])
+        tables[budget] = table(run, ["--baselines", "[ar,diffusion-lm]", "--minutes", f"{budget:g}", *teacher])
         teacher = teacher or ["--teacher", *map(str, Path(run, "evaluation").glob("teacher-*"))]
         real, _, few, many, *_ = tables[budget].values()
         print(f"{budget:g} minutes  {line(real, few, many)}", flush=True)

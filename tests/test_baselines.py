@@ -4,15 +4,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from textdiff.baselines import Bigram, shuffled
+from textdiff.baselines import Bigram, Unigram, shuffled
 
 SENTENCES = [(0, 1, 2), (0, 2), (1, 1, 2), (0, 1)] * 5
 
 
-def test_the_bigrams_probabilities_add_up_to_one_after_every_word():
-    bigram = Bigram(SENTENCES, vocab_size=4)
+@pytest.mark.parametrize("kind", [Bigram, Unigram])
+def test_probabilities_add_up_to_one_after_every_word(kind):
+    model = kind(SENTENCES, vocab_size=4)
     for before in range(5):
-        assert sum(bigram.probability(token, before) for token in range(5)) == pytest.approx(1, abs=1e-12)
+        assert sum(model.probability(token, before) for token in range(5)) == pytest.approx(1, abs=1e-12)
 
 
 def test_a_sentences_likelihood_is_the_product_of_its_bigrams():
@@ -26,6 +27,13 @@ def test_bigram_samples_have_the_bigrams_of_the_text():
     firsts = Counter(sentence[0] for sentence in samples)
     assert firsts[0] / 20_000 == pytest.approx(0.75, abs=0.02)
     assert {pair for s in samples for pair in pairwise(s)} <= {(0, 1), (0, 2), (1, 1), (1, 2)}
+
+
+def test_unigram_samples_have_the_words_of_the_text_by_their_frequency():
+    samples = Unigram(SENTENCES, vocab_size=4).sample(20_000, seed=0, longest=200)
+    counts = Counter(token for sentence in samples for token in sentence)
+    shares = [counts[token] / counts.total() for token in range(3)]
+    assert shares == pytest.approx([0.3, 0.4, 0.3], abs=0.01)
 
 
 def test_shuffled_sentences_hold_the_words_of_the_text():

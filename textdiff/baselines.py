@@ -77,3 +77,15 @@ class Bigram:
     def _discounted(self, counts: Counter[int], token: int, lower: float) -> float:
         total = counts.total()
         return max(0.0, counts[token] - self.discount) / total + self.discount * len(counts) / total * lower
+
+
+class Unigram(Bigram):
+    """p(word) from the same counts, whatever stands before."""
+
+    def probability(self, token: int, before: int) -> float:
+        return self._discounted(self.unigram, token, 1 / self.size)
+
+    def _walk(self, dice: random.Random) -> Iterator[int]:
+        words, counts = list(self.unigram), list(self.unigram.values())
+        while (token := dice.choices(words, counts)[0]) != self.edge:
+            yield token

@@ -227,7 +227,7 @@ class Sampling:
         check(self.batch_size >= 1, "--batch_size", "at least 1", self.batch_size)
 
 
-BASELINES = ("ar", "diffusion-lm", "bigram", "shuffled")
+BASELINES = ("ar", "diffusion-lm", "bigram", "unigram", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Evaluation:
         precision: Of the network when sampling, bf16 or no (float32). Likelihoods are always float32.
         seed: Of the samples.
         baselines: Rows beside the model's: ar (autoregressive) and diffusion-lm (that paper's recipe) are trained for as long as the model
-            was, and kept; bigram and shuffled count.
+            was, and kept; bigram, unigram and shuffled count.
         minutes: Train the baselines for so long instead.
         teacher: Judge fluency by this causal language model: a folder, a hub name, or an autoregressive run of ours with the same words.
             Nothing: a GPT-2 trained from scratch on the same text.

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from textdiff import metrics
 from textdiff.autoregressive import Autoregressive
-from textdiff.baselines import Bigram, autoregressive, diffusion_lm, shuffled
+from textdiff.baselines import Bigram, Unigram, autoregressive, diffusion_lm, shuffled
 from textdiff.config import Data, Evaluation, InputError, Model, Sampling, TextRun, Train, Vocabulary
 from textdiff.data import examples
 from textdiff.folder import saved_config
@@ -110,17 +110,18 @@ def _baselines(options: Evaluation, config: TextRun, judge: Judge, folder: Path,
     def same_budget(name: str, changed: TextRun, n: int, options: Evaluation) -> list[Row]:
         return _written(name, _trained(name, changed, judge.tokenizer, folder, seconds), judge, n, options)
 
-    def counted_bigrams() -> list[Row]:
-        bigram = Bigram(judge.training, judge.tokenizer.get_vocab_size())
-        nats = np.array([bigram.nats(sentence) for sentence in judge.scored])
-        return [Row("bigram", bigram.sample(n, seed=0, longest=config.data.length), nats)]
+    def counted(name: str, kind: type[Bigram]) -> list[Row]:
+        model = kind(judge.training, judge.tokenizer.get_vocab_size())
+        nats = np.array([model.nats(sentence) for sentence in judge.scored])
+        return [Row(name, model.sample(n, seed=0, longest=config.data.length), nats)]
 
     usual = replace(options, sampler="ddpm", temperature=None, clamp=False)
     published = replace(usual, steps=2000, clamp=True)
     writers: dict[str, Callable[[], list[Row]]] = {
         "ar": lambda: same_budget("ar", autoregressive(config), n, usual),
         "diffusion-lm": lambda: same_budget("diffusion-lm", diffusion_lm(config), min(n, options.slow_n), published),
-        "bigram": counted_bigrams,
+        "bigram": lambda: counted("bigram", Bigram),
+        "unigram": lambda: counted("unigram", Unigram),
         "shuffled": lambda: [Row("shuffled", shuffled(judge.training, n, seed=0))],
     }
     return [row for baseline in options.baselines for row in writers[baseline]()]

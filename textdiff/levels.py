@@ -39,8 +39,8 @@ def even_times(index: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
 def bound_but_last(
     denoise: Denoiser, x0: Float[Tensor, "b *d"], key: Int[Tensor, " b"], schedule: Schedule, steps: int, draws: int
 ) -> Float[Tensor, "b *d"]:
-    """L_T + sum L_{t-1} in nats, of `steps` steps of equal length in log SNR from end to end of the schedule, of which `draws` are drawn, stratified: an unbiased estimate. `key`
-    numbers the samples, whose randomness is a function of it. L_0 is up to the data."""
+    """L_T + sum L_{t-1} in nats, of `steps` steps of equal length in log SNR from end to end of the schedule, of which `draws` are drawn,
+    stratified: an unbiased estimate. `key` numbers the samples, whose randomness is a function of it. L_0 is up to the data."""
     noisiest, cleanest = ends(schedule)
     levels = torch.linspace(cleanest, noisiest, steps + 1, device=x0.device)
     place = torch.arange(draws, device=x0.device)

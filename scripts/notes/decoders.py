@@ -76,7 +76,7 @@ def vae() -> Section:
         means = [statistics.mean(rows[steps][name]) for steps in rows]
         errors = [2 * statistics.stdev(rows[steps][name]) for steps in rows]
         axes.errorbar([int(steps) for steps in rows], means, errors, fmt="o-", capsize=3, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="energy distance to the data", xticks=[2, 4, 8], xticklabels=["2", "4", "8"])
+    axes.set(yscale="log", xlabel="steps", ylabel="energy distance to the data", xticks=[2, 4, 8], xticklabels=["2", "4", "8"])
     axes.legend()
     section.draw(
         "The exact Gaussian step (the best mean, the posterior's variance) against a learned VAE step; bars: two standard deviations.", figure

@@ -12,7 +12,7 @@ from textdiff.diffusion.chain import Chain, linear_betas
 from textdiff.diffusion.gaussian import alpha_sigma, diffuse
 from textdiff.diffusion.schedule import SCHEDULES, Schedule, bounded
 
-TIMES = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)
+TIMES = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def forward() -> Section:
@@ -27,6 +27,12 @@ def forward() -> Section:
     _picture(section, picture, curves)
     recognized = {name: [_accuracy(vectors, curve(torch.tensor(t, dtype=torch.float64))) for t in TIMES] for name, curve in curves.items()}
     _curves(section, curves, recognized)
+    sentence = grammar.corpus(1, seed=3)[0].split()
+    section.lines = ["A sentence at t = 0.4 and 0.6, each word read as the one whose vector is nearest:", ""]
+    for t in (0.4, 0.6):
+        for name, curve in curves.items():
+            read = _read([words.index(word) for word in sentence], vectors, curve(torch.tensor(t, dtype=torch.float64)))
+            section.lines.append(f"{t}  {name:14}  " + " ".join(words[i] for i in read))
     levels = torch.linspace(-10, 6, 65)
     shares = [_accuracy(vectors, level) for level in levels]
     lost = float(levels[next(i for i, share in enumerate(shares) if share > 0.5)])
@@ -95,19 +101,25 @@ def _vocabulary() -> tuple[list[str], torch.Tensor]:
 
 def _accuracy(vectors: torch.Tensor, logsnr: torch.Tensor, n: int = 4000) -> float:
     """How often a noisy word is nearest to its own vector."""
-    dice = torch.Generator().manual_seed(1)
-    ids = torch.randint(len(vectors), (n,), generator=dice)
-    x = diffuse(vectors[ids], logsnr.float().expand(n), torch.randn(n, vectors.shape[1], generator=dice))
+    ids = torch.randint(len(vectors), (n,), generator=torch.Generator().manual_seed(1)).tolist()
+    return sum(a == b for a, b in zip(_read(ids, vectors, logsnr), ids, strict=True)) / n
+
+
+def _read(ids: list[int], vectors: torch.Tensor, logsnr: torch.Tensor) -> list[int]:
+    """Words with noise on their vectors, each read as the nearest."""
+    noise = torch.randn(len(ids), vectors.shape[1], generator=torch.Generator().manual_seed(2))
+    x = diffuse(vectors[ids], logsnr.float().expand(len(ids)), noise)
     alpha, _ = alpha_sigma(logsnr.float().reshape(1), x[:1])
-    return float((torch.cdist(x, alpha * vectors).argmin(1) == ids).float().mean())
+    nearest: list[int] = torch.cdist(x, alpha * vectors).argmin(1).tolist()
+    return nearest
 
 
 def _picture(section: Section, picture: torch.Tensor, curves: dict[str, Schedule]) -> None:
-    figure, grid = plt.subplots(len(curves), len(TIMES), figsize=(7, 1.2 * len(curves)), layout="constrained")
+    figure, grid = plt.subplots(len(curves), len(TIMES), figsize=(8, 1.2 * len(curves)), layout="constrained")
     noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
     for row, (name, curve) in zip(grid, curves.items(), strict=True):
         for axes, t in zip(row, TIMES, strict=True):
-            axes.imshow(diffuse(picture, curve(torch.tensor([t])).float(), noise)[0, 0], cmap="gray", vmin=-2, vmax=2)
+            axes.imshow(diffuse(picture, curve(torch.tensor([t])).float(), noise)[0, 0], cmap="gray", vmin=-1.3, vmax=1.3)
             axes.set(xticks=[], yticks=[], title=f"t = {t}" if name == next(iter(curves)) else "")
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     section.draw("A digit under every schedule: the same noise, other amounts of it.", figure)

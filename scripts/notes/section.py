@@ -32,6 +32,7 @@ class Section:
     question: str
     answer: str = ""
     figures: list[Figure] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)  # shown as they are, under the figures
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def draw(self, caption: str, drawing: Drawing) -> None:
