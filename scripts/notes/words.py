@@ -80,7 +80,8 @@ def verdict(run: str) -> Section:
         f"{perplexity['bigram']:.2f}, unigrams {perplexity['unigram']:.0f} and shuffled words {perplexity['shuffled']:.0f}; a classifier tells them "
         f"from other real ones with {ours['two_sample_accuracy']:.0%}, the training text with {table['training text']['two_sample_accuracy']:.0%}, "
         f"where 50 % is chance. Likelihood alone says otherwise: trained for squared error, the model bounds it by {ours['nats_per_token']:.2f} "
-        f"nats a token, and bigrams reach {table['bigram']['nats_per_token']:.2f}. It would have been false had they been no more fluent than bigrams, copied, or collapsed to a few. "
+        f"nats a token, and bigrams reach {table['bigram']['nats_per_token']:.2f}. "
+        f"It would have been false had they been no more fluent than bigrams, copied, or collapsed to a few. "
         f"The first: {'; '.join(samples[:3])}."
     )
     return section
