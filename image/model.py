@@ -17,6 +17,7 @@ from textdiff.diffusion.gaussian import PREDICTIONS, Denoiser, Prediction
 from textdiff.diffusion.loss import LOSSES
 from textdiff.diffusion.schedule import Schedule
 from textdiff.diffusion.wrappers import clamped, guided
+from textdiff.layers import exact
 from textdiff.levels import even_times, named_schedule
 
 
@@ -84,7 +85,7 @@ class ImageDiffusion(PreTrainedModel):
         """One call of the network; dropout only with an `index`."""
         out = self.unet(x_t, logsnr, label, index)
         with torch.autocast(x_t.device.type, enabled=False):
-            return PREDICTIONS[self.config.objective](x_t, logsnr, out.float())
+            return PREDICTIONS[self.config.objective](x_t, logsnr, exact(out))
 
     def denoiser(self, label: Int[Tensor, " b"] | None = None, guidance: float = 1.0, precision: str = "no") -> Denoiser:
         """For samplers: estimates stay within what pixels can be."""
@@ -103,7 +104,7 @@ class ImageDiffusion(PreTrainedModel):
     ) -> dict[str, Float[Tensor, ""]]:
         """The squared error of what the objective names, a pixel. `index` numbers the examples in the run: all randomness is a function of it."""
         x0, training = scaled(pixels), index if self.training else None
-        logsnr = self.schedule()(even_times(index)).float()
+        logsnr = self.schedule()(even_times(index)).to(torch.get_default_dtype())
         if label is not None and self.training:
             label = torch.where(uniform(index, stream=2) < self.config.label_dropout, len(self.config.classes), label)
         error = LOSSES[self.config.objective](
@@ -114,7 +115,7 @@ class ImageDiffusion(PreTrainedModel):
 
 def scaled(pixels: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Bytes to [-1, 1]."""
-    return pixels.float() / 127.5 - 1
+    return pixels / 127.5 - 1
 
 
 def quantized(x0: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:

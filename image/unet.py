@@ -104,7 +104,7 @@ class SteeredNorm(nn.Module):
 
     def __init__(self, size: int, steering: int) -> None:
         super().__init__()
-        self.groups = math.gcd(32, size)
+        self.groups = groups(size)
         self.modulation = zeroed(nn.Linear(steering, 2 * size))
 
     def forward(self, h: Image, level: Float[Tensor, "b s"]) -> Image:
@@ -147,7 +147,12 @@ class Up(nn.ConvTranspose2d):
 
 
 def group_norm(size: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, size), size)
+    return nn.GroupNorm(groups(size), size)
+
+
+def groups(size: int) -> int:
+    """DDPM's 32 for its 128 channels or more, else of four channels each: in groups of one the bias of the layer before would be lost."""
+    return math.gcd(size, max(1, min(32, size // 4)))
 
 
 def zeroed(layer: L) -> L:

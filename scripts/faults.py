@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from injected import files, runs
+from injected import files, processes, runs
 from injected.harness import kinds
 from injected.runs import Result
 from jsonargparse import auto_cli
@@ -25,7 +25,7 @@ def faults(runs_killed: int = 100, flips: int = 1000, saves: int = 20, signals: 
         flips: Bits flipped in a checkpoint.
         saves: Saves of each kind that fail for lack of disk.
         signals: Runs told to stop, half of each kind.
-        only: Parts to run instead of all: resume, checkpoints, disk, signals, folder, hostile, options, corpora, images.
+        only: Parts to run instead of all: resume, checkpoints, disk, signals, folder, processes, hostile, options, corpora, images.
     """
     hush_libraries()
     with tempfile.TemporaryDirectory(prefix="textdiff-faults-") as name:
@@ -40,6 +40,7 @@ def faults(runs_killed: int = 100, flips: int = 1000, saves: int = 20, signals: 
             "folder": lambda: (result for kind in (text, images) for result in runs.two_runs(kind, folder)),
             "disk": lambda: (result for kind in (text, images) for result in runs.failing_saves(kind, folder, saves)),
             "signals": lambda: (result for kind in (text, images) for result in runs.signals(kind, folder, signals // 2)),
+            "processes": lambda: (result for kind in (text, images) for part in (processes.splits, processes.moved) for result in part(kind, folder)),
             "resume": lambda: (result for kind in (text, images) for result in runs.exact_resume(kind, folder, runs_killed)),
         }
         failed = False

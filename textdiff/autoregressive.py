@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, GPT2Config, GPT2LMHeadModel, PreTrainedConfig, PreTrainedModel
 
 from textdiff.counter import hashed, uniform
+from textdiff.layers import exact
 from textdiff.lm import cross_entropy
 
 
@@ -60,7 +61,7 @@ class Autoregressive(PreTrainedModel):
         edge = torch.full_like(ids[:, :1], self.end)
         sizes = mask.sum(1, keepdim=True)
         targets = torch.cat([ids, edge], 1).scatter(1, sizes, self.end)
-        logits = self.gpt(torch.cat([edge, ids], 1)).logits.float()
+        logits = exact(self.gpt(torch.cat([edge, ids], 1)).logits)
         return cross_entropy(logits, targets) * (torch.arange(targets.shape[1], device=ids.device) <= sizes)
 
     def forward(
@@ -81,7 +82,7 @@ class Autoregressive(PreTrainedModel):
         for place in range(known, ids.shape[1]):
             out = self.gpt(history if cache is None else history[:, -1:], past_key_values=cache, use_cache=True)
             cache = out.past_key_values
-            logits = out.logits[:, -1].float() / temperature
+            logits = exact(out.logits[:, -1]) / temperature
             logits[:, : self.end] = logits[:, : self.end].masked_fill(banned, -torch.inf)
             if place == 0:
                 logits[:, self.end] = -torch.inf  # no sentence is empty

@@ -21,12 +21,12 @@ def hashed(counter: Int[Tensor, "*d"], stream: int) -> Int[Tensor, "*d"]:
 
 
 def uniform(counter: Int[Tensor, "*d"], stream: int) -> Float[Tensor, "*d"]:
-    """Strictly in (0, 1), float32, 23 bits: with one more, the last half would be rounded up to 1."""
-    return (_shifted(hashed(counter, stream), 41).float() + 0.5) / 2**23
+    """Strictly in (0, 1), 23 bits: with one more, float32 would round the last half up to 1. In torch's default dtype, as all of this file."""
+    return (_shifted(hashed(counter, stream), 41).to(torch.get_default_dtype()) + 0.5) / 2**23
 
 
 def normal(counter: Int[Tensor, " b"], shape: torch.Size, stream: int) -> Float[Tensor, "b *d"]:
-    """Standard normal noise of `shape` (b, *d), float32; element (i, ...) depends on `counter[i]` and its place (...) alone."""
+    """Standard normal noise of `shape` (b, *d); element (i, ...) depends on `counter[i]` and its place (...) alone."""
     place = torch.arange(shape[1:].numel(), device=counter.device)
     counters = hashed(counter, stream).unsqueeze(1) + place
     radius = (-2 * uniform(counters, 1).log()).sqrt()
@@ -49,7 +49,7 @@ def sample_keys(seed: int, n: int) -> Int[Tensor, " n"]:
 def sample_noise(keys: Int[Tensor, " b"]) -> Callable[[Float[Tensor, "b *d"]], Float[Tensor, "b *d"]]:
     """For samplers: at every call a new draw, a function of the sample's key, the call's number and the place in the sample."""
     calls = count()
-    return lambda x: normal(hashed(keys, next(calls)), x.shape, stream=1)
+    return lambda x: normal(hashed(keys, next(calls)), x.shape, stream=1).to(x.dtype)
 
 
 def _shifted(z: Int[Tensor, "*d"], bits: int) -> Int[Tensor, "*d"]:

@@ -21,6 +21,11 @@ class NoiseLevel(nn.Module):
         return self.mlp(torch.cat([angle.sin(), angle.cos()], -1))
 
 
+def exact(x: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
+    """What autocast made bfloat16, in float32; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def attention(
     q: Float[Tensor, "b n l k"], k: Float[Tensor, "b n l k"], v: Float[Tensor, "b n l k"], attend: Bool[Tensor, "b 1 1 l"] | None = None
 ) -> Float[Tensor, "b n l k"]:

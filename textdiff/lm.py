@@ -18,6 +18,7 @@ from textdiff.counter import hashed, normal, uniform
 from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse
 from textdiff.diffusion.loss import LOSSES
 from textdiff.diffusion.schedule import Schedule, gumbel
+from textdiff.layers import exact
 from textdiff.levels import ends, even_times, named_schedule
 from textdiff.transformer import TextDenoiser
 
@@ -145,7 +146,7 @@ class DiffusionLM(PreTrainedModel):
         """With objective ce the logits, else what stands for x0 or eps; in float32. Dropout only with an `index`."""
         out = self.head(self.denoiser(x_t, logsnr, earlier, known, mask, index))
         with torch.autocast(x_t.device.type, enabled=False):
-            return out.float() + (self.prior_weight * self.evidence(x_t, logsnr) if self.config.objective == "ce" else 0)
+            return exact(out) + (self.prior_weight * self.evidence(x_t, logsnr) if self.config.objective == "ce" else 0)
 
     def forward(
         self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], index: Int[Tensor, " b"], progress: float = 1.0
@@ -205,10 +206,8 @@ class DiffusionLM(PreTrainedModel):
         """Low-discrepancy in the run's example number; a few are uniform over all log SNRs, so that the rest of the range is not forgotten."""
         t = even_times(index)
         low, high = ends(self.schedule())
-        if not self.training:
-            return (high - (high - low) * t).float()
-        scheduled = self.schedule()(t).float()
-        if self.config.schedule != "adaptive":
+        scheduled = (self.schedule()(t) if self.training else high - (high - low) * t).to(torch.get_default_dtype())
+        if not self.training or self.config.schedule != "adaptive":
             return scheduled
         spread = low + (high - low) * uniform(index, stream=3)
         return torch.where(uniform(index, stream=4) < self.config.uniform_share, spread, scheduled)

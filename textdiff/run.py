@@ -71,7 +71,7 @@ def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM
     lengths = np.bincount(corpus.sizes, minlength=model.config.length + 1)
     model.describe_data(torch.from_numpy(tokens).float(), torch.from_numpy(lengths).float())
     if start == "spectral":
-        model.embedding.data = spectral_embedding(corpus, tokenizer.get_vocab_size(), config.model.embed_dim, seed=config.train.seed)
+        model.embedding.data.copy_(spectral_embedding(corpus, tokenizer.get_vocab_size(), config.model.embed_dim, seed=config.train.seed))
     return model
 
 

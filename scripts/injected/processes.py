@@ -1,0 +1,107 @@
+"""The same run on other numbers of processes, in other parts, interrupted and gone on with: how far its weights are from those of one process."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from injected.harness import Kind, emptied, ended, forked
+from safetensors.torch import load_file
+
+Result = tuple[str, int, int]  # what, how often it held, of how many
+
+BOUND = {torch.float32: 1e-6, torch.float64: 1e-12}
+
+
+def splits(kind: Kind, folder: Path, steps: int = 50) -> Iterator[Result]:
+    """A batch on 1 or 2 processes, in 1, 2, 4 or 8 parts each: the same weights after 50 steps, up to rounding."""
+    kind = kind.at(folder, steps=steps, batch_size=20, optimizer="adamw", save_every=1000, valid_every=1000)  # 20 examples in 16 parts: some have two
+    for dtype, bound in BOUND.items():
+        whole = _weights(kind, folder / "whole", dtype)
+        apart = {
+            (world, parts): _apart(_weights(kind, folder / "parts", dtype, world, accumulate=parts), whole)
+            for world in (1, 2)
+            for parts in (1, 2, 4, 8)
+            if (world, parts) != (1, 1)
+        }
+        worst = max(apart, key=lambda split: apart[split])
+        what = f"{kind.name}, {str(dtype)[6:]}: 1 and 2 processes, 1, 2, 4 and 8 parts: weights within {bound:g}"
+        yield f"{what} (worst {apart[worst]:.1e}, {worst[0]} x {worst[1]})", sum(distance <= bound for distance in apart.values()), len(apart)
+
+
+def moved(kind: Kind, folder: Path) -> Iterator[Result]:
+    """Stopped on 1 process, gone on with on 2, stopped, gone on with on 1, with other intervals between checkpoints."""
+    kind = kind.at(folder, steps=3000, batch_size=4, optimizer="adamw", save_every=1000, valid_every=10_000, log_every=1000)
+    whole = _weights(kind, folder / "whole", torch.float64)
+    with emptied(folder / "moved") as home:
+        stops = [_stopped(kind.at(home, save_every=interval), world) for world, interval in ((1, 70), (2, 110))]
+        apart = _apart(_weights(kind, home, torch.float64, resume=True), whole)
+    what = f"{kind.name}, float64: resumed on 1, 2, 1 processes after steps {' and '.join(map(str, stops))}, weights within 1e-12 ({apart:.1e})"
+    yield what, int(apart <= 1e-12), 1
+
+
+def _weights(kind: Kind, home: Path, dtype: torch.dtype, world: int = 1, *, resume: bool = False, **options: object) -> dict[str, torch.Tensor]:
+    """What a run ends with: the weights and their average."""
+    if resume:
+        _finish(kind.at(home, **options), dtype, world)
+        return _newest(home)
+    with emptied(home):
+        _finish(kind.at(home, **options), dtype, world)
+        return _newest(home)
+
+
+def _finish(kind: Kind, dtype: torch.dtype, world: int) -> None:
+    codes = [ended(child) for child in _started(kind, dtype, world)]
+    if any(codes):
+        raise RuntimeError(f"processes of a run of {kind.name} ended with exit codes {codes}")
+
+
+def _started(kind: Kind, dtype: torch.dtype, world: int) -> list[int]:
+    """A run on so many processes, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def process(rank: int) -> Callable[[], object]:
+        def work() -> None:
+            if world > 1:
+                numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(number) for name, number in numbers.items()}}
+            torch.set_default_dtype(dtype)
+            kind.train(kind.config, resume=True)
+
+        return work
+
+    return [forked(process(rank)) for rank in range(world)]
+
+
+def _stopped(kind: Kind, world: int) -> int:
+    """Goes on for half a second, is told to stop, and says after which step it did."""
+    log, home = Path(kind.config.run, "metrics.jsonl"), Path(kind.config.run)
+    before = _steps(home)
+    children = _started(kind, torch.float64, world)
+    while _steps(home) == before:
+        time.sleep(0.01)
+    os.kill(children[0], signal.SIGTERM)
+    codes = [ended(child) for child in children]
+    if set(codes) != {130}:
+        raise RuntimeError(f"a run of {kind.name} that was told to stop ended with {codes}: see {log}")
+    return _steps(home)
+
+
+def _steps(home: Path) -> int:
+    return max((int(path.name.removeprefix("step-")) for path in home.glob("state/step-*")), default=0)
+
+
+def _newest(home: Path) -> dict[str, torch.Tensor]:
+    last = max(home.glob("state/step-*"))
+    return {f"{part}.{name}": tensor for part in ("model", "ema") for name, tensor in load_file(last / f"{part}.safetensors").items()}
+
+
+def _apart(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
+    """The distance of all weights from the others, relative to their size."""
+    mine, theirs = (torch.cat([each[name].flatten().double() for name in sorted(each)]) for each in (some, others))
+    return float((mine - theirs).norm() / theirs.norm())
