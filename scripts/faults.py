@@ -40,7 +40,7 @@ def faults(runs_killed: int = 100, flips: int = 1000, saves: int = 20, signals: 
             "folder": lambda: (result for kind in (text, images) for result in runs.two_runs(kind, folder)),
             "disk": lambda: (result for kind in (text, images) for result in runs.failing_saves(kind, folder, saves)),
             "signals": lambda: (result for kind in (text, images) for result in runs.signals(kind, folder, signals // 2)),
-            "processes": lambda: (result for kind in (text, images) for part in (processes.splits, processes.moved) for result in part(kind, folder)),
+            "processes": lambda: (result for kind in (text, images) for result in processes.everything(kind, folder)),
             "resume": lambda: (result for kind in (text, images) for result in runs.exact_resume(kind, folder, runs_killed)),
         }
         failed = False

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
@@ -60,6 +60,8 @@ def new_accelerator(config: Run) -> Accelerator:
         log_with=config.train.tracker_names or None,
         project_dir=config.run,
     )
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise InputError("FSDP, DeepSpeed and Megatron are not supported, for the average of the weights is kept whole: run accelerate config again")
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ and accelerator.num_processes == 1:
         log.warning("accelerate launch --cpu started one process, for it leaves more to MPI: torchrun --nproc_per_node N -- SCRIPT starts N")
     if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ:

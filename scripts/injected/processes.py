@@ -1,17 +1,19 @@
 """The same run on other numbers of processes, in other parts, interrupted and gone on with: how far its weights are from those of one process."""
 
+import math
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from injected.harness import Kind, emptied, ended, forked
+from injected.harness import Kind, emptied, ended, forked, run_to_the_end
+from injected.runs import Result
 from safetensors.torch import load_file
-
-Result = tuple[str, int, int]  # what, how often it held, of how many
 
 BOUND = {torch.float32: 1e-6, torch.float64: 1e-12}
 
@@ -43,6 +45,23 @@ def moved(kind: Kind, folder: Path) -> Iterator[Result]:
     yield what, int(apart <= 1e-12), 1
 
 
+def launchers(kind: Kind, folder: Path) -> Iterator[Result]:
+    """Two machines, played by two launchers on the loopback device: the same weights as one process, in float32."""
+    kind = kind.at(folder, steps=20, optimizer="adamw", save_every=1000)
+    run_to_the_end(kind.at(folder / "alone"))
+    script = {"text": "scripts/train_text.py", "images": "scripts/train_image.py"}[kind.name]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--master_addr", "127.0.0.1", "--master_port", str(_free_port())]
+    with emptied(folder / "machines") as home:
+        options = ["--config", str(folder / "alone" / "config.yaml"), "--run", str(home)]
+        machines = [
+            subprocess.Popen([*launch, "--node_rank", str(rank), "--", script, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for rank in (0, 1)
+        ]
+        codes = [machine.wait(120) for machine in machines]
+        apart = math.inf if any(codes) else _apart(_newest(home), _newest(folder / "alone"))
+    yield f"{kind.name}, float32: two launchers on loopback: weights within 1e-6 ({apart:.1e})", int(apart <= 1e-6), 1
+
+
 def _weights(kind: Kind, home: Path, dtype: torch.dtype, world: int = 1, *, resume: bool = False, **options: object) -> dict[str, torch.Tensor]:
     """What a run ends with: the weights and their average."""
     if resume:
@@ -61,9 +80,7 @@ def _finish(kind: Kind, dtype: torch.dtype, world: int) -> None:
 
 def _started(kind: Kind, dtype: torch.dtype, world: int) -> list[int]:
     """A run on so many processes, as torchrun starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
 
     def process(rank: int) -> Callable[[], object]:
         def work() -> None:
@@ -76,6 +93,13 @@ def _started(kind: Kind, dtype: torch.dtype, world: int) -> list[int]:
         return work
 
     return [forked(process(rank)) for rank in range(world)]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _stopped(kind: Kind, world: int) -> int:
@@ -105,3 +129,8 @@ def _apart(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> fl
     """The distance of all weights from the others, relative to their size."""
     mine, theirs = (torch.cat([each[name].flatten().double() for name in sorted(each)]) for each in (some, others))
     return float((mine - theirs).norm() / theirs.norm())
+
+
+def everything(kind: Kind, folder: Path) -> Iterator[Result]:
+    for part in (splits, moved, launchers):
+        yield from part(kind, folder)
