@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -152,6 +153,14 @@ def test_a_signal_to_stop_is_obeyed_with_a_checkpoint_to_go_on_from(tmp_path: Pa
     step = json.loads(log.read_text().splitlines()[-1])["step"]
     assert f"stopped after step {step}, which is saved: go on with --resume" in errors
     assert (tmp_path / "run" / "state" / f"step-{step:08d}").is_dir()
+
+
+@pytest.mark.parametrize("closing", ["2>&1 | head -c 50", "> /dev/null 2>&-", ">&- 2>&-"])
+def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path: Path, closing: str) -> None:
+    command = [sys.executable, "scripts/train_text.py", "--run", str(tmp_path / "run"), *TINY, "--train.steps", "3", "--train.valid_every", "1"]
+    subprocess.run(f"({shlex.join(command)}; echo $? > {tmp_path}/code) {closing}", shell=True, timeout=120, check=False, capture_output=True)
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert (tmp_path / "run" / "state" / "step-00000003").is_dir()
 
 
 def test_a_model_that_has_learned_nothing_is_said_to_write_word_salad(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -79,10 +80,41 @@ def _names(commands: Commands) -> list[str]:
 
 def command_line(commands: Commands, argv: Sequence[str] | None, prog: str, description: str, epilogs: dict[str, str] | None = None) -> None:
     """Runs the command that `argv` (nothing: this process's) begins with; a single one needs no name."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout or nowhere), redirect_stderr(Unheard(sys.stderr or nowhere)):
+        _command_line(commands, argv, prog, description, epilogs or {})
+
+
+class Unheard:
+    """Standard error that may lose its reader: what is said then is lost, and nothing else. A run goes on when its terminal is gone."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with self._whoever_listens():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._whoever_listens():
+            self.stream.flush()
+
+    @contextmanager
+    def _whoever_listens(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+def _command_line(commands: Commands, argv: Sequence[str] | None, prog: str, description: str, epilogs: dict[str, str]) -> None:
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     logging.basicConfig(format="textdiff: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("textdiff").setLevel(logging.INFO)
-    parser = build_parser(commands, prog, description, epilogs or {})
+    parser = build_parser(commands, prog, description, epilogs)
     try:
         options = parser.parse_args(arguments)
         _, chosen = _chosen(commands, options)
