@@ -1,4 +1,5 @@
 import math
+import random
 from functools import partial
 
 import numpy as np
@@ -143,6 +144,15 @@ def test_two_samples_of_one_text_cannot_be_told_apart_and_others_can():
     shuffled = [" ".join(sorted(text.split())) for text in texts[400:]]
     assert two_sample_accuracy(texts[:400], shuffled)[0] > 0.95
     assert low < accuracy < high
+
+
+def test_sentences_that_repeat_in_one_of_two_halves_of_a_text_give_nothing_away():
+    """Split by place, a repeated sentence of one half would be learned and then asked."""
+    texts = sorted(set(corpus_of_the_grammar(3000, seed=5)))
+    random.Random(0).shuffle(texts)
+    often, once = [text for text in texts[:100] for _ in range(4)], texts[100:500]
+    _, low, high = two_sample_accuracy(once, often)
+    assert low < 0.5 < high
 
 
 def test_wilsons_interval_is_the_published_one():

@@ -4,6 +4,7 @@
 """
 
 import math
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -115,17 +116,21 @@ def complaints(sentences: Sequence[Sentence], training: Sequence[Sentence], unkn
 
 def two_sample_accuracy(real: Sequence[str], generated: Sequence[str]) -> tuple[float, float, float]:
     """Held-out accuracy of a classifier of word n-grams (1 to 3) that tells generated from real text, and its 95 % interval: 0.5 is perfect
-    text (Lopez-Paz & Oquab, arXiv:1610.06545). Half of each trains it. Needs scikit-learn."""
+    text (Lopez-Paz & Oquab, arXiv:1610.06545). Half of the different sentences train it, so that none is both learned and asked, and it asks as
+    many of either kind. Needs scikit-learn."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import train_test_split
     from sklearn.pipeline import make_pipeline
 
-    n = min(len(real), len(generated))
-    texts, labels = [*real[:n], *generated[:n]], [0] * n + [1] * n
-    seen, unseen, known, asked = train_test_split(texts, labels, test_size=0.5, random_state=0, stratify=labels)
-    classifier = make_pipeline(_tfidf(), LogisticRegression(C=10, max_iter=1000))
-    right = int((classifier.fit(seen, known).predict(unseen) == asked).sum())
-    return (right / len(asked), *wilson(right, len(asked)))
+    n, dice = min(len(real), len(generated)), random.Random(0)
+    different = sorted({*real[:n], *generated[:n]})
+    learned = set(dice.sample(different, len(different) // 2))
+    kinds = [[text for text in texts[:n] if text not in learned] for texts in (real, generated)]
+    asked = [dice.sample(kind, min(map(len, kinds))) for kind in kinds]
+    texts = [(text, label) for label, kind in enumerate((real, generated)) for text in kind[:n] if text in learned]
+    classifier = make_pipeline(_tfidf(), LogisticRegression(C=10, max_iter=1000, class_weight="balanced"))
+    classifier.fit([text for text, _ in texts], [label for _, label in texts])
+    right = sum(int((classifier.predict(kind) == label).sum()) for label, kind in enumerate(asked))
+    return (right / sum(map(len, asked)), *wilson(right, sum(map(len, asked))))
 
 
 def _tfidf() -> Any:
