@@ -15,6 +15,7 @@ from image.model import ImageDiffusion, ImageDiffusionConfig
 from image.picture import grid
 from image.sources import Images, open_images
 from textdiff.batches import MicroBatch
+from textdiff.checkpoint import digest, telling
 from textdiff.folder import check_folder
 from textdiff.journal import Seen
 from textdiff.loop import Work, new_accelerator, run
@@ -42,10 +43,13 @@ def train(config: ImageRun, *, resume: bool = False, overwrite: bool = False) ->
     def see(model: ImageDiffusion, step: int) -> Seen:
         path = folder / "samples" / f"step-{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
-        grid(finished(generate(model, from_noise(model, SAMPLES, seed=0), Sampling(steps=20)))).save(path)
+        samples = finished(generate(model, from_noise(model, SAMPLES, seed=0), Sampling(steps=20)))
+        with telling("samples", path.parent):
+            grid(samples).save(path)
         return Seen({}, [], [str(path)])
 
-    work = Work(_model(config, images), batches, held_out, see, unit="images")
+    identity = {"the training images": digest(images.pixels.numpy().tobytes(), b"" if images.labels is None else images.labels.numpy().tobytes())}
+    work = Work(_model(config, images), batches, held_out, see, "images", identity)
     run(work, config, accelerator, resume=resume, overwrite=overwrite)
     return folder
 

@@ -1,11 +1,13 @@
 """The course notes' questions, answered by experiment: `python scripts/homework.py --out report`.
 
-Writes index.html, which needs nothing else, and results.json with every number it quotes. `--only score` makes one section.
+Writes index.html, which needs nothing else, and results.json with every number it quotes. `--only score` makes one section anew and keeps the
+others; every section is written as soon as it is there.
 """
 
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
@@ -24,30 +26,37 @@ figcaption { color: #555; font-size: 0.9em } pre { background: #f4f4f4; padding:
 """
 
 
-def homework(out: str = "report", only: list[str] | None = None) -> None:
+def homework(out: str = "report", only: str = "") -> None:
     """Makes the report.
 
     Args:
         out: Its folder.
-        only: Sections to make instead of all: forward, moments, bound, losses, samplers, score, paths, collapse, vae, images, rewrite, text.
+        only: Sections to make, with commas between, instead of all: forward, moments, bound, losses, samplers, score, paths, collapse, vae,
+            images, rewrite, text.
     """
     hush_libraries()
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    chosen = only or list(SECTIONS)
+    kept = Path(out, "sections")
+    kept.mkdir(parents=True, exist_ok=True)
+    chosen = only.strip("[] ").replace(" ", "").split(",") if only else list(SECTIONS)
     for name in chosen:
         if name not in SECTIONS:
             fail(f"--only must be of {', '.join(SECTIONS)}, got {name}")
-    sections, results = [], {}
     for name in (bar := tqdm(chosen, unit="section")):
         bar.set_description(name)
         began = time.perf_counter()
-        section = SECTIONS[name](folder)
-        sections.append(section)
-        results[name] = {**section.numbers, "seconds": time.perf_counter() - began}
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    (folder / "index.html").write_text(page(sections, out))
-    print(folder / "index.html")
+        section = SECTIONS[name](Path(out).absolute())
+        section.numbers["seconds"] = time.perf_counter() - began
+        (kept / f"{name}.json").write_text(json.dumps(asdict(section)))
+        assemble(Path(out))
+    print(Path(out, "index.html"))
+
+
+def assemble(out: Path) -> None:
+    """The page and the numbers, of all sections there are."""
+    found = [out / "sections" / f"{name}.json" for name in SECTIONS]
+    sections = [Section(**json.loads(path.read_text())) for path in found if path.exists()]
+    (out / "results.json").write_text(json.dumps({section.name: section.numbers for section in sections}, indent=2) + "\n")
+    (out / "index.html").write_text(page(sections, str(out)))
 
 
 def page(sections: list[Section], out: str) -> str:
@@ -63,13 +72,13 @@ def page(sections: list[Section], out: str) -> str:
 
 def html(section: Section, out: str) -> str:
     figures = "".join(
-        f'<figure><img src="{figure.source}" alt="{escape(figure.caption)}"><figcaption>{escape(figure.caption)}</figcaption></figure>'
-        for figure in section.figures
+        f'<figure><img src="{source}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+        for caption, source in section.figures
     )
     lines = f"<pre>{escape(chr(10).join(section.lines))}</pre>" if section.lines else ""
     return (
         f'<h2 id="{section.name}">{escape(section.title)}</h2><p class="question">{escape(section.question)}</p>'
-        f"<pre>python scripts/homework.py --out {escape(out)} --only [{section.name}]</pre>{figures}{lines}<p>{escape(section.answer)}</p>"
+        f"<pre>python scripts/homework.py --out {escape(out)} --only {section.name}</pre>{figures}{lines}<p>{escape(section.answer)}</p>"
         f"<details><summary>Numbers</summary><pre>{escape(json.dumps(section.numbers, indent=2))}</pre></details>"
     )
 

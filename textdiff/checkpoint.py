@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,17 +48,27 @@ def telling(what: str, where: Path) -> Iterator[None]:
         raise InputError(f"{what} could not be written to {where} ({error}); what was there before is whole: make room and --resume") from error
 
 
+def write_whole(path: Path, text: str) -> None:
+    """A small file is replaced as a whole or not at all. Raises InputError if it cannot be."""
+    aside = path.with_name(f".{path.name}.partial")
+    with telling(path.name, path.parent):
+        aside.write_text(text)
+        _flush(aside)
+        aside.replace(path)
+
+
 def _save(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".step-{step:08d}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in folder.glob(".step-*.partial"):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     aside.mkdir()
     for name, group in checkpoint.tensors.items():
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}, aside / f"{name}.safetensors")
     (aside / "facts.json").write_text(json.dumps({"format": FORMAT, **checkpoint.facts}, indent=2))
     sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
     (aside / MANIFEST).write_text(json.dumps(sums, indent=2))
-    for path in aside.iterdir():
+    for path in (*aside.iterdir(), aside):
         _flush(path)
     done = folder / f"step-{step:08d}"
     shutil.rmtree(done, ignore_errors=True)
@@ -77,6 +88,8 @@ def newest(folder: Path) -> Checkpoint | None:
     for path in reversed(found):
         reason = damage(path)
         if reason is None:
+            if path != found[-1]:
+                log.warning("going on from checkpoint %s instead", path)
             return load(path)
         log.warning("checkpoint %s is damaged (%s) and was passed over", path, reason)
     if found:
@@ -86,17 +99,19 @@ def newest(folder: Path) -> Checkpoint | None:
 
 def steps(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"))
+    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
 
 
 def damage(path: Path) -> str | None:
     """Why a checkpoint cannot be trusted, or None."""
     try:
         sums = json.loads((path / MANIFEST).read_text())
+        if sums.keys() ^ {file.name for file in path.iterdir()} != {MANIFEST}:
+            return f"{MANIFEST} does not list the files that are there"
         for name, expected in sums.items():
             if _sha256(path / name) != expected:
                 return f"{name} has changed since it was written"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"{MANIFEST} or a file it lists cannot be read: {error}"
     return None
 
@@ -106,6 +121,11 @@ def load(path: Path) -> Checkpoint:
     if facts["format"] != FORMAT:
         raise InputError(f"{path} has format {facts['format']}, this version reads {FORMAT}")
     return Checkpoint({file.stem: load_file(file) for file in path.glob("*.safetensors")}, facts)
+
+
+def digest(*parts: bytes) -> str:
+    """SHA-256 of all of them."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -14,6 +14,10 @@ from textdiff.config import InputError, Run
 def check_folder(config: Run, resume: bool, overwrite: bool) -> None:
     """Raises InputError if the run cannot go into its folder, or its trackers are not installed."""
     folder = Path(config.run)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--run {folder} is a file: choose a folder")
+    if resume and overwrite:
+        raise InputError("--resume goes on with a run and --overwrite deletes it: choose one")
     for name in config.train.tracker_names:
         if importlib.util.find_spec(name) is None:
             raise InputError(f"train.trackers names {name}, which is not installed: pip install {name}")
@@ -30,11 +34,12 @@ def _check_same_run(path: Path, config: Run) -> None:
     for section in now.keys() - {"run", "train"}:
         for name, value in now[section].items():
             if before.get(section, {}).get(name) != value:
-                raise InputError(f"--resume cannot change {section}.{name}: leave it out, for the run goes on with its own {path}")
+                old = before.get(section, {}).get(name)
+                raise InputError(f"--resume cannot change {section}.{name} from {old!r} to {value!r}: leave it out, for the run goes on with {path}")
 
 
 def _check_steps(state: Path, config: Run) -> None:
-    done = max((int(path.name.removeprefix("step-")) for path in state.glob("step-*")), default=0)
+    done = max((int(path.name[5:]) for path in state.glob("step-*") if path.name[5:].isdigit()), default=0)
     if done > config.train.steps:
         raise InputError(f"{state.parent} is at step {done} already: with --resume, --train.steps must be at least that, got {config.train.steps}")
 
@@ -43,5 +48,8 @@ def saved_config(name: str) -> tuple[Path, dict[str, Any]]:
     """The folder of the run that a model belongs to, and what its config.yaml says."""
     for path in (Path(name) / "config.yaml", Path(name).parent / "config.yaml"):
         if path.exists():
-            return path.parent, yaml.safe_load(path.read_text())
+            saved = yaml.safe_load(path.read_text())
+            if not isinstance(saved, dict) or not {"run", "data", "model", "train"} <= saved.keys():
+                raise InputError(f"{path} is not the configuration of a run")
+            return path.parent, saved
     raise InputError(f"{name} has no config.yaml, which says what it was trained on: evaluate a run folder")

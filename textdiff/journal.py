@@ -1,10 +1,13 @@
 """What a person and a plot see of a run while it goes on, and how it is stopped without loss."""
 
 import json
+import logging
+import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +15,15 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from textdiff.batches import MicroBatch
-from textdiff.checkpoint import telling
+from textdiff.checkpoint import telling, write_whole
 from textdiff.config import Run
 from textdiff.trainer import Trainer, TrainStep
+
+log = logging.getLogger("textdiff")
+
+
+class Told(Exception):
+    """A signal to stop, in what may be interrupted."""
 
 
 class Signals:
@@ -23,7 +32,7 @@ class Signals:
     NAMES = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
+        self.accelerator, self.told, self._interruptible = accelerator, False, False
 
     def __enter__(self) -> None:
         self.before = {name: signal.signal(name, self._remember) for name in self.NAMES}
@@ -34,7 +43,21 @@ class Signals:
 
     def _remember(self, number: int, frame: object) -> None:
         self.accelerator.set_trigger()
+        self.told = True
         signal.signal(number, self.before[signal.Signals(number)])
+        if self._interruptible:
+            raise Told
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """What is done in it is left as soon as a signal comes. Not for what other processes wait for."""
+        self._interruptible = True
+        try:
+            yield
+        except Told:
+            pass
+        finally:
+            self._interruptible = False
 
     def received(self) -> bool:
         """Whether any process was told to stop."""
@@ -61,8 +84,8 @@ class Journal:
             _forget_after(self.path, trainer.step)
         rest = 0.1 if sys.stderr.isatty() else 10  # seconds between updates; a log file needs few
         self.bar = tqdm(total=config.train.steps, initial=trainer.step, disable=not self.main, unit="step", dynamic_ncols=True, mininterval=rest)
-        if config.train.tracker_names:
-            trainer.accelerator.init_trackers("textdiff", config={"run": config.run})
+        self.tracked = bool(config.train.tracker_names)
+        self._tracking(lambda: trainer.accelerator.init_trackers("textdiff", config={"run": config.run}))
 
     def counted(self, batches: Iterator[list[MicroBatch]]) -> Iterator[list[MicroBatch]]:
         for micro_batches in batches:
@@ -99,15 +122,23 @@ class Journal:
 
     def close(self) -> None:
         self.bar.close()
-        if self.config.train.tracker_names:
-            self.trainer.accelerator.end_training()
+        self._tracking(self.trainer.accelerator.end_training)
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.main:
             with telling("the log", self.path), open(self.path, "a") as file:
-                file.write(json.dumps(line) + "\n")
-        if self.config.train.tracker_names:
-            self.trainer.accelerator.log({k: v for k, v in line.items() if isinstance(v, float)}, step=line["step"])
+                file.write(json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}) + "\n")
+        numbers = {name: value for name, value in line.items() if isinstance(value, float)}
+        self._tracking(lambda: self.trainer.accelerator.log(numbers, step=line["step"]))
+
+    def _tracking(self, work: Callable[[], object]) -> None:
+        """A tracker that fails is told once and left alone: the run is worth more."""
+        if self.tracked:
+            try:
+                work()
+            except Exception as error:  # of anyone's making
+                self.tracked = False
+                log.warning("%s failed (%s): the run goes on without", ", ".join(self.config.train.tracker_names), error)
 
 
 def _forget_after(path: Path, step: int) -> None:
@@ -120,4 +151,7 @@ def _forget_after(path: Path, step: int) -> None:
             return False
 
     if path.exists():
-        path.write_text("".join(line + "\n" for line in path.read_text(errors="replace").splitlines() if kept(line)))
+        text = path.read_text(errors="replace")
+        whole = "".join(line + "\n" for line in text.splitlines() if kept(line))
+        if whole != text:
+            write_whole(path, whole)

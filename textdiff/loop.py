@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from textdiff.batches import MicroBatch
-from textdiff.checkpoint import telling
+from textdiff.checkpoint import telling, write_whole
 from textdiff.config import InputError, Run
 from textdiff.journal import Journal, Seen, Signals
 from textdiff.trainer import Trainer
@@ -43,6 +43,7 @@ class Work(Generic[M]):
         valid: this process's share of the held-out examples, once.
         see: figures and samples of the averaged weights after a step, for people to look at.
         unit: what the sizes of the micro-batches count.
+        identity: hashes, by name, of what a run that goes on must find as it was.
     """
 
     model: M
@@ -50,6 +51,7 @@ class Work(Generic[M]):
     valid: Callable[[], Iterator[MicroBatch]]
     see: Callable[[M, int], Seen]
     unit: str
+    identity: dict[str, str]
 
 
 def new_accelerator(config: Run) -> Accelerator:
@@ -83,7 +85,7 @@ def run(work: Work[M], config: Run, accelerator: Accelerator, *, resume: bool, o
             _prepare_folder(folder, config, overwrite)
             begin()
         accelerator.wait_for_everyone()
-        trainer = Trainer(work.model, config.train, folder / "state", accelerator)
+        trainer = Trainer(work.model, config.train, folder / "state", accelerator, work.identity)
         if resume:
             log.info("going on from step %d" if trainer.resume() else "nothing to go on from, starting at step %d", trainer.step)
         _watch(work, trainer, config, folder)
@@ -106,12 +108,14 @@ def _watch(work: Work[M], trainer: Trainer[M], config: Run, folder: Path) -> Non
     with signals:
         for done in trainer.train(journal.counted(work.batches(trainer.step))):
             journal.step(done)
-            last = done.step == config.train.steps
+            last, stopped = done.step == config.train.steps, False
             if done.step % config.train.valid_every == 0 or last:
-                losses = trainer.validate(work.valid())
-                if trainer.accelerator.is_main_process:
-                    journal.validation(losses, work.see(trainer.ema, done.step))
-            stopped = signals.received()
+                losses = trainer.validate(takewhile(lambda _: not signals.told, work.valid()))
+                stopped = signals.received()
+                if trainer.accelerator.is_main_process and not stopped:
+                    with signals.interrupting():
+                        journal.validation(losses, work.see(trainer.ema, done.step))
+            stopped = stopped or signals.received()
             if done.step % config.train.save_every == 0 or last or stopped:
                 trainer.save()
                 if trainer.accelerator.is_main_process:
@@ -145,7 +149,7 @@ def _prepare_folder(folder: Path, config: Any, overwrite: bool) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     (folder / "model").mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False))
+    write_whole(folder / "config.yaml", yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False))
 
 
 def _save_model(model: PreTrainedModel, folder: Path) -> None:

@@ -81,7 +81,14 @@ def _names(commands: Commands) -> list[str]:
 def command_line(commands: Commands, argv: Sequence[str] | None, prog: str, description: str, epilogs: dict[str, str] | None = None) -> None:
     """Runs the command that `argv` (nothing: this process's) begins with; a single one needs no name."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout or nowhere), redirect_stderr(Unheard(sys.stderr or nowhere)):
-        _command_line(commands, argv, prog, description, epilogs or {})
+        handler = logging.StreamHandler()  # to standard error as it is now
+        handler.setFormatter(logging.Formatter("textdiff: %(levelname)s: %(message)s"))
+        logging.getLogger().addHandler(handler)
+        logging.getLogger("textdiff").setLevel(logging.INFO)
+        try:
+            _command_line(commands, argv, prog, description, epilogs or {})
+        finally:
+            logging.getLogger().removeHandler(handler)
 
 
 class Unheard:
@@ -106,14 +113,12 @@ class Unheard:
     def _whoever_listens(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
+        except OSError:  # gone, or full
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 def _command_line(commands: Commands, argv: Sequence[str] | None, prog: str, description: str, epilogs: dict[str, str]) -> None:
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
-    logging.basicConfig(format="textdiff: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("textdiff").setLevel(logging.INFO)
     parser = build_parser(commands, prog, description, epilogs)
     try:
         options = parser.parse_args(arguments)

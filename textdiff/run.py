@@ -1,5 +1,6 @@
 """A text run: a configuration becomes words, a model and batches, and what is seen of the model while it learns."""
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 
 from textdiff.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.batches import MicroBatch
+from textdiff.checkpoint import digest
 from textdiff.config import Sampling, TextRun
 from textdiff.data import SAMPLE, Corpus, batched, collate, examples, in_turn, streamed
 from textdiff.folder import check_folder
@@ -51,7 +53,11 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
     def held_out() -> Iterator[MicroBatch]:
         return in_turn(valid.head(VALID_EXAMPLES), config.train.batch_size, rank, world)
 
-    work = Work(_model(config, tokenizer, corpus), batches, held_out, lambda model, _: _seen(model, valid, tokenizer), unit="tokens")
+    identity = {
+        "the vocabulary": digest(json.dumps(sorted(tokenizer.get_vocab().items())).encode()),
+        "the training text": digest(corpus.tokens.tobytes(), corpus.starts.tobytes()),
+    }
+    work = Work(_model(config, tokenizer, corpus), batches, held_out, lambda model, _: _seen(model, valid, tokenizer), "tokens", identity)
     model = run(work, config, accelerator, resume=resume, overwrite=overwrite, begin=lambda: save_tokenizer(tokenizer, folder / "model"))
     if accelerator.is_main_process:
         _say_if_sound(model, tokenizer, corpus.head(SAMPLE), valid)

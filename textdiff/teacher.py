@@ -47,7 +47,7 @@ class ForeignTeacher(Teacher):
 
     def __init__(self, name: str, tokenizer: Tokenizer) -> None:
         try:
-            self.reader, self.foreign = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name).eval()
+            self.reader, self.foreign = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name, use_safetensors=True).eval()
         except Exception as error:  # transformers and the hub raise many kinds
             raise InputError(f"--teacher {name} cannot be loaded as a causal language model: {' '.join(str(error).split())[:200]}") from error
         if torch.cuda.is_available():

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -37,10 +37,11 @@ class TrainStep:
 
 
 class Trainer(Generic[M]):
-    """Holds the model, its optimizer and its average `ema`. `folder` is where checkpoints go."""
+    """Holds the model, its optimizer and its average `ema`. `folder` is where checkpoints go, with the hashes
+    in `identity`, by name, of what must be the same when a run goes on."""
 
-    def __init__(self, model: M, config: Train, folder: Path, accelerator: Accelerator) -> None:
-        self.config, self.folder, self.accelerator = config, folder, accelerator
+    def __init__(self, model: M, config: Train, folder: Path, accelerator: Accelerator, identity: dict[str, str] | None = None) -> None:
+        self.config, self.folder, self.accelerator, self.identity = config, folder, accelerator, identity or {}
         self.step, self.skipped = 0, 0
         self.ema: M = copy.deepcopy(model).to(accelerator.device).requires_grad_(False).eval()
         self.raw = model
@@ -64,12 +65,13 @@ class Trainer(Generic[M]):
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term.detach() * micro.share
         grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        finite = bool(torch.isfinite(grad_norm))
+        losses = self._summed(totals)
+        finite = all(bool(value.isfinite()) for value in (grad_norm, *losses.values()))  # on all processes alike
         lr = self._update() if finite else self._left_out(micro_batches, totals)
         self.step += 1
         if finite:
             self._average()
-        return TrainStep(self.step, self._summed(totals), grad_norm, lr)
+        return TrainStep(self.step, losses, grad_norm, lr)
 
     def _update(self) -> float:
         """The optimizers' step, and its learning rate."""
@@ -88,11 +90,12 @@ class Trainer(Generic[M]):
         ranks = [rank for rank, fine in enumerate(losses.tolist()) if not fine]
         numbers = torch.cat([micro.tensors["index"] for micro in micro_batches]) if "index" in micro_batches[0].tensors else torch.zeros(0)
         what = f"the loss of process {', '.join(map(str, ranks))} is" if ranks else "the losses are finite, but the gradient is"
-        where = f"step {self.step + 1}" + (f", examples {int(numbers.min())} to {int(numbers.max())} of the run" if len(numbers) else "")
+        place = f", examples {int(numbers.min()) % 2**40:,} to {int(numbers.max()) % 2**40:,} of the run" if len(numbers) else ""
+        where = f"step {self.step + 1}{place}"
         message = f"{where}: {what} not finite"
         self.skipped += 1
         if self.config.on_nonfinite == "stop":
-            raise InputError(f"{message}; the weights were left as they were: lower --train.lr, or --train.on_nonfinite skip")
+            raise InputError(f"{message}; the weights were left as they were: lower --train.lr, or --train.on_nonfinite skip, or begin anew")
         if self.skipped > self.config.skip_limit:
             raise InputError(f"{message}, for the {self.skipped}th time, more than train.skip_limit allows: lower --train.lr")
         log.warning("%s; left out, the weights stay as they are (%d of at most %d)", message, self.skipped, self.config.skip_limit)
@@ -114,10 +117,13 @@ class Trainer(Generic[M]):
     def save(self) -> None:
         """A checkpoint of everything, from the main process."""
         if self.accelerator.is_main_process:
+            if not all(bool(p.isfinite().all()) for p in self.raw.parameters()):
+                raise InputError(f"step {self.step}: the weights are not finite, so they are not saved: begin anew with a lower --train.lr")
             groups = {"model": _once(self.raw), "ema": _once(self.ema)}
             for number, optimizer in enumerate(self.optimizers):
                 groups[f"optimizer{number}"] = _flat(optimizer.state_dict()["state"])
-            facts = {"step": self.step, "optimizer": self.config.optimizer, "torch": torch.__version__}
+            facts: dict[str, Any] = {"step": self.step, "optimizer": self.config.optimizer, "skipped": self.skipped}
+            facts |= {"identity": self.identity, "torch": torch.__version__}
             checkpoint.save(self.folder, self.step, checkpoint.Checkpoint(groups, facts))
         self.accelerator.wait_for_everyone()
 
@@ -136,7 +142,10 @@ class Trainer(Generic[M]):
         for number, optimizer in enumerate(self.optimizers):
             state = _nested(saved.tensors[f"optimizer{number}"])
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        self.step = saved.facts["step"]
+        changed = [name for name, value in self.identity.items() if saved.facts.get("identity", {}).get(name, value) != value]
+        if changed:
+            raise InputError(f"{' and '.join(changed)} changed since the checkpoint in {self.folder} was written: bring back what was, or begin anew")
+        self.step, self.skipped = saved.facts["step"], saved.facts.get("skipped", 0)
         return True
 
     def _forward(self, model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from textdiff.checkpoint import write_whole
 from textdiff.config import InputError, Vocabulary
 
 log = logging.getLogger("textdiff")
@@ -70,9 +71,9 @@ def filled(tokenizer: Tokenizer, text: str, given: list[int], ids: list[int]) ->
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """tokenizer.json, and the two lines that let `transformers.AutoTokenizer` read it."""
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_whole(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD, "unk_token": UNK, "mask_token": MASK}
-    (folder / "tokenizer_config.json").write_text(json.dumps(names, indent=2) + "\n")
+    write_whole(folder / "tokenizer_config.json", json.dumps(names, indent=2) + "\n")
 
 
 def _word(config: Vocabulary) -> tuple[Tokenizer, trainers.Trainer]:

@@ -26,6 +26,7 @@ from textdiff import config as text_config
 from textdiff import grammar
 from textdiff import run as text_run
 from textdiff.config import InputError, Train
+from textdiff.parser import Unheard
 
 TRAIN = Train(steps=30, batch_size=8, warmup=5, precision="no", log_every=1, valid_every=15, save_every=4, lr=1e-3)
 
@@ -67,21 +68,26 @@ def forked(work: Callable[[], object], log: Path | None = None) -> int:
         sink = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(sink, 1)
         os.dup2(sink, 2)
+        sys.stderr = Unheard(sys.stderr)  # type: ignore[assignment]  # as on the command line
         torch.set_num_threads(1)
+        code = _exit_code(work)
+        sys.stderr.flush()
+    finally:
+        os._exit(code)  # whatever happened: what the parent would tidy up is not the child's
+
+
+def _exit_code(work: Callable[[], object]) -> int:
+    try:
         work()
-        code = 0
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"textdiff: error: {error}", file=sys.stderr)
-        code = 2
+        return 2
     except KeyboardInterrupt:
-        code = 130
-    except OSError as error:
-        print(f"textdiff: error: {error}", file=sys.stderr)
-        code = 2
+        return 130
     except BaseException:
         traceback.print_exc()
-    sys.stderr.flush()
-    os._exit(code)
+        return 1
+    return 0
 
 
 def ended(child: int, within: float = 120.0) -> int:
@@ -104,19 +110,31 @@ def run_to_the_end(kind: Kind) -> None:
 
 def killed_in_between(kind: Kind, dice: random.Random, longest: float) -> bool | None:
     """Kills a run at a random moment, every other time in the middle of a save; whether it was in one, or None if it was done before."""
-    child, folder = forked(lambda: kind.train(kind.config, resume=True)), Path(kind.config.run)
+    folder = Path(kind.config.run)
+    left = _partial(folder)  # by a run that was killed before
+    child = forked(lambda: kind.train(kind.config, resume=True))
     in_save, began, patience = dice.random() < 0.6, time.monotonic(), dice.uniform(0.05, 0.7) * longest
     while True:
         if os.waitpid(child, os.WNOHANG)[0]:
             return None
-        saving = any(folder.glob("state/.step-*.partial")) or (folder / "model.partial").exists()
+        saving = bool(_partial(folder) - left)
         waited = time.monotonic() - began
         if waited > patience and (saving or not in_save):
             break
         time.sleep(0.0002)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return any(folder.glob("state/.step-*.partial")) or (folder / "model.partial").exists()
+    return bool(_partial(folder) - left)
+
+
+def _partial(folder: Path) -> set[tuple[str, int, int]]:
+    """What is being written: names, inodes and times."""
+    found = set()
+    for path in (*folder.glob("state/.step-*.partial"), folder / "model.partial"):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            found.add((path.name, status.st_ino, status.st_mtime_ns))
+    return found
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

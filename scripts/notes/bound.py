@@ -3,6 +3,7 @@
 import math
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -34,19 +35,29 @@ def bound() -> Section:
     )
     x0 = MIXTURE.sample(4000, torch.Generator().manual_seed(0)).double()
     exact = GaussianMixture(MIXTURE.weight.double(), MIXTURE.mean.double(), MIXTURE.var.double())
-    truth = -float(exact.log_prob(x0, torch.full((4000,), math.inf, dtype=torch.float64)).mean())
-    totals = {steps: sum(_terms(exact, x0, steps)) for steps in (10, 20, 50, 100, 200)}
-    terms = _terms(exact, x0, T)
+    nats = -exact.log_prob(x0, torch.full((4000,), math.inf, dtype=torch.float64))
+    truth = float(nats.mean())
+    above = {steps: sum(_terms(exact, x0, steps)) - nats for steps in (10, 20, 50, 100, 200)}  # of each sample
+    totals = {steps: truth + float(gap.mean()) for steps, gap in above.items()}
+    errors = {steps: float(gap.std()) / math.sqrt(len(x0)) for steps, gap in above.items()}
+    terms = [float(term.mean()) for term in _terms(exact, x0, T)]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     left.plot(torch.linspace(*ENDS, T + 1)[1:], terms[1:-1], ".-")
     left.set(xlabel="log SNR of the step's noisy side", ylabel="nats", title=f"The steps' terms with the exact denoiser, T = {T}")
-    right.plot(list(totals), [total - truth for total in totals.values()], "o-")
+    right.errorbar(list(totals), [total - truth for total in totals.values()], [2 * error for error in errors.values()], fmt="o-", capsize=3)
     right.set(xlabel="T", ylabel="nats above the truth", xscale="log", yscale="log", title="Gap of the bound")
-    section.draw("Left: each term. Right: with the exact denoiser the gap falls in proportion to 1 / T. Steps are even in log SNR.", figure)
-    section.numbers = {"truth": truth, "bound": {str(steps): total for steps, total in totals.items()}, "L_0": terms[0], "L_T": terms[-1]}
+    section.draw("Left: each term. Right: the gap with the exact denoiser; bars, two standard errors. Steps are even in log SNR.", figure)
+    section.numbers = {
+        "truth": truth,
+        "bound": {str(steps): total for steps, total in totals.items()},
+        "error": {str(steps): error for steps, error in errors.items()},
+        "L_0": terms[0],
+        "L_T": terms[-1],
+    }
     section.answer = (
-        f"The truth is {truth:.3f} nats; the bound is {totals[10]:.3f} with 10 steps, {totals[50]:.3f} with 50 and {totals[200]:.3f} with 200: "
-        f"always above it, and closer as 1 / T. Details, at high log SNR, cost the most; L_T is only {terms[-1]:.1e}, and L_0, of a density, is "
+        f"The truth is {truth:.3f} nats; the bound is {totals[10]:.3f} with 10 steps, {totals[50]:.3f} with 50 and {totals[200]:.3f} with 200 "
+        f"(± {2 * errors[200]:.3f}): always above it, and about half as far with twice the steps. Details, "
+        f"at high log SNR, cost the most; L_T is only {terms[-1]:.1e}, and L_0, of a density, is "
         f"{terms[0]:.2f}."
     )
     return section
@@ -56,38 +67,48 @@ def losses() -> Section:
     section = Section(
         "losses", "Mean or noise?", "Is training the posterior's mean the same as training the noise, and which works better under one budget?"
     )
-    x0 = MIXTURE.sample(512, torch.Generator().manual_seed(0))
-    data = MIXTURE.sample(2000, torch.Generator().manual_seed(5))
-    rows = {}
-    for name in ("eps-loss", "mean-loss"):
+    x0, data = MIXTURE.sample(512, torch.Generator().manual_seed(0)), MIXTURE.sample(2000, torch.Generator().manual_seed(5))
+    eps, t = torch.randn(512, 2, generator=torch.Generator().manual_seed(1)), 2 + torch.arange(512) % (T - 1)  # t = 1 is up to L_0
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    rows: dict[str, dict[str, float]] = {name: {} for name in ("eps-loss", "mean-loss")}
+    for name, row in rows.items():
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = Perceptron(2, 2)
         denoise = partial(_read, network)
-        began = time.perf_counter()
-        curve = fit([network], partial(_loss, name, denoise), 1500, name)
-        seconds = time.perf_counter() - began
+        curve = torch.tensor(fit([network], partial(_loss, name, denoise), 1500, name))
+        axes.plot(curve.unfold(0, 50, 10).mean(1) / curve[:50].mean(), label=name)
         with torch.no_grad():
             dice = torch.Generator().manual_seed(1)
             *_, last = SAMPLERS["ddpm"](denoise, torch.randn(2000, 2, generator=dice), CHAIN.logsnr.flip(0).float(), generator=dice)
-            levels = CHAIN.logsnr[1 + torch.arange(512) % T].float()
-            error = float(eps_loss(denoise, x0, levels, torch.randn(512, 2, generator=dice)).mean())
-        rows[name] = {"seconds": seconds, "last_loss": statistics.mean(curve[-100:]), "eps_error": error, "distance": energy_distance(last.x, data)}
-    section.numbers = rows
-    eps, mean = rows["eps-loss"], rows["mean-loss"]
-    apart = abs(eps["distance"] - mean["distance"])
-    better = "no difference to be seen" if apart < 0.002 else f"the {min(rows, key=lambda name: rows[name]['distance'])} is ahead"
+            row["eps_error"] = float(eps_loss(denoise, x0, CHAIN.logsnr[t].float(), eps).mean())
+            row["distance"] = energy_distance(last.x, data)
+    axes.set(xlabel="tens of steps", ylabel="loss over its start", title="Two losses, smoothed over 50 steps")
+    axes.legend()
+    section.draw("Training by either loss, from the same start on the same noise.", figure)
+    levels = CHAIN.logsnr[t - 1], CHAIN.logsnr[t]
+    exact, wide, noise = partial(_read, network.double()), x0.double(), eps.double()
+    weight = CHAIN.beta[t] ** 2 / (CHAIN.alpha[t] * CHAIN.noise_bar[t])
+    with torch.no_grad():
+        apart = float((mean_loss(exact, wide, noise, *levels) / (weight.unsqueeze(1) * eps_loss(exact, wide, levels[1], noise)) - 1).abs().max())
+        work = {"eps-loss": lambda: eps_loss(exact, wide, levels[1], noise), "mean-loss": lambda: mean_loss(exact, wide, noise, *levels)}
+        for row, seconds in zip(rows.values(), _taking_turns(list(work.values())), strict=True):
+            row["milliseconds"] = 1000 * seconds
+    section.numbers = {**rows, "largest_relative_difference": apart}
+    one, other = rows["eps-loss"], rows["mean-loss"]
     section.answer = (
-        f"They are one loss with other weights, equal to rounding (THEORY.md, 3), and cost the same: {eps['seconds']:.1f} and "
-        f"{mean['seconds']:.1f} s. After as many steps the squared error of the noise is {eps['eps_error']:.3f} and {mean['eps_error']:.3f}, and "
-        f"the energy distance of samples to the data {eps['distance']:.4f} and {mean['distance']:.4f}: {better}."
+        f"They are one loss with other weights: over 512 examples the mean-loss is the eps-loss times beta_t^2 / (alpha_t (1 - alpha_bar_t)) up to "
+        f"{apart:.0e}, and they take {one['milliseconds']:.2f} and {other['milliseconds']:.2f} ms. "
+        "After as many steps the squared error of the noise is "
+        f"{one['eps_error']:.3f} and {other['eps_error']:.3f}, the energy distance of samples to the data {one['distance']:.4f} and "
+        f"{other['distance']:.4f}."
     )
     return section
 
 
 def samplers() -> Section:
     section = Section(
-        "samplers", "Samplers against steps", "How many steps does each sampler need? With the exact denoiser, only its own error is seen."
+        "samplers", "Samplers against steps", "How often must each sampler ask the network? With the exact denoiser, only its own error is seen."
     )
     data = MIXTURE.sample(4000, torch.Generator().manual_seed(5))
     levels, steps = bounded(cosine, -9.0, 9.0), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -100,19 +121,42 @@ def samplers() -> Section:
             *_, last = sampler(MIXTURE.denoise, torch.randn(4000, 2, generator=dice), grid(levels, number), generator=dice)
             distances.append(energy_distance(last.x, data))
         section.numbers[name] = dict(zip(map(str, steps), distances, strict=True))
-        axes.plot(steps, [max(distance, floor) for distance in distances], "o-", label=name)
+        axes.plot([_evaluations(name, n) for n in steps], [max(distance, floor) for distance in distances], "o-", label=name)
     axes.axhline(floor, color="grey", linestyle=":", label="two sets of data, at most")
-    axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="energy distance to the data", title="Samplers with the exact denoiser")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="evaluations of the network",
+        ylabel="energy distance to the data",
+        title="Samplers with the exact denoiser",
+    )
     axes.legend()
     section.draw("Distance of 4,000 samples to 4,000 draws of the mixture; below the dotted line it is chance, and drawn there.", figure)
     section.numbers["two_sets_of_data"] = floor
-    near = {name: next((n for n in steps if section.numbers[name][str(n)] < 0.01), None) for name in SAMPLERS}
-    section.answer = "Steps to come within 0.01: " + ", ".join(f"{name} {number}" for name, number in near.items()) + ". Second order pays."
+    near = {name: next(_evaluations(name, n) for n in steps if section.numbers[name][str(n)] < 0.01) for name in SAMPLERS}
+    section.numbers["evaluations_to_come_within_0.01"] = near
+    section.answer = "Evaluations to come within 0.01: " + ", ".join(f"{name} {number}" for name, number in near.items()) + ". Heun's steps take two."
     return section
 
 
-def _terms(exact: GaussianMixture, x0: Tensor, steps: int) -> list[float]:
-    """L_0, ..., L_{T-1}, L_T in nats, of steps even in log SNR; L_0 is that of a Gaussian decoder around the estimate."""
+def _taking_turns(work: list[Callable[[], object]], rounds: int = 101) -> list[float]:
+    """Median seconds of each."""
+    taken = [[_timed(run) for run in work] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*taken, strict=True)]
+
+
+def _timed(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def _evaluations(sampler: str, steps: int) -> int:
+    return 2 * steps if sampler == "heun" else steps
+
+
+def _terms(exact: GaussianMixture, x0: Tensor, steps: int) -> list[Tensor]:
+    """L_0, ..., L_{T-1}, L_T in nats, of each sample, of steps even in log SNR; L_0 is that of a Gaussian decoder around the estimate."""
     dice = torch.Generator().manual_seed(2)
 
     def noise() -> Tensor:
@@ -122,7 +166,7 @@ def _terms(exact: GaussianMixture, x0: Tensor, steps: int) -> list[float]:
     guess = exact.denoise(diffuse(x0, levels[0], noise()), levels[0]).x0
     first = -Normal(guess, (-levels[0] / 2).exp().unsqueeze(1)).log_prob(x0)
     kls = [step_kl(exact.denoise, x0, noise(), s, t) for s, t in pairwise(levels)]
-    return [float(term.sum(1).mean()) for term in (first, *kls, prior_kl(x0, levels[-1]))]
+    return [term.sum(1) for term in (first, *kls, prior_kl(x0, levels[-1]))]
 
 
 def _read(network: Perceptron, x_t: Tensor, logsnr: Tensor) -> Prediction:

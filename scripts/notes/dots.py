@@ -33,8 +33,8 @@ def images(run: str) -> Section:
     section.numbers = {"training_seconds": seconds, **verdict._asdict(), "dots_found_again_in_one_step": again, "samples": SAMPLES}
     section.answer = (
         f"After {seconds:.0f} seconds of training, {verdict.single:.1%} of {SAMPLES} samples have exactly one white dot on black, in places as "
-        f"even as chance makes them (p = {verdict.uniform_p:.2f}). From a fifth of the way one step finds {again:.0%} of the dots; from all of "
-        "the noise the dot comes out elsewhere."
+        f"even as chance makes them (p = {verdict.uniform_p:.2f}). From a fifth of the way one step finds {again:.1%} of {SAMPLES} dots; from all of "
+        "the noise a dot comes out, elsewhere in the six images shown."
     )
     return section
 
@@ -47,16 +47,19 @@ def _there_and_back(section: Section, run: str) -> float:
     forward = [diffuse(x0, levels[STEPS - i].expand(N), noise) for i in shown]
     with torch.no_grad():
         steps = list(ddpm(model.denoiser(), forward[-1], levels, generator=torch.Generator().manual_seed(1)))
-        early = levels[STEPS - STEPS // 5].expand(N)
-        one = model.denoiser()(diffuse(x0, early, noise), early).x0
+        early = levels[STEPS - STEPS // 5]
+        many = scaled(dots()[:SAMPLES])
+        noisy = diffuse(many, early.expand(SAMPLES), torch.randn(many.shape, generator=torch.Generator().manual_seed(2)))
+        one = model.denoiser()(noisy, early.expand(SAMPLES)).x0
     backward = [forward[-1], *(step.x for step in steps)]
-    section.picture("Forward: six images, ever noisier to the right.", grid(_rows(forward), columns=len(forward), least=40))
-    section.picture("Backward: the same six from their noise.", grid(_rows([backward[i] for i in shown]), columns=len(shown), least=40))
-    compared = grid(quantized(torch.cat([x0, one])), columns=N, least=40)
+    there, back = _rows(forward), _rows([backward[i] for i in shown])
+    both = torch.cat([there, back], 1).flatten(0, 2)
+    section.picture("Six images, ever noisier to the right, and from that noise back: each in two lines.", grid(both, columns=len(shown), least=40))
+    compared = grid(quantized(torch.cat([many[:N], one[:N]])), columns=N, least=40)
     section.picture("Above the images; below what one step makes of them from a fifth of the way to noise.", compared)
-    return float((quantized(one).flatten(1).argmax(1) == dots()[:N].flatten(1).argmax(1)).float().mean())
+    return float((quantized(one).flatten(1).argmax(1) == many.flatten(1).argmax(1)).float().mean())
 
 
 def _rows(states: list[Tensor]) -> Tensor:
-    """A row an image, a column a state."""
-    return quantized(torch.stack(states, 1).flatten(0, 1))
+    """An image's states one after the other: image, 1, state, ..."""
+    return quantized(torch.stack(states, 1)).unsqueeze(1)

@@ -35,10 +35,13 @@ def forward() -> Section:
             section.lines.append(f"{t}  {name:14}  " + " ".join(words[i] for i in read))
     levels = torch.linspace(-10, 6, 65)
     shares = [_accuracy(vectors, level) for level in levels]
-    lost = float(levels[next(i for i, share in enumerate(shares) if share > 0.5)])
+    pictures = digits().pixels[:500].float().flatten(1) / 127.5 - 1
+    seen = [_accuracy(pictures, level) for level in levels]
+    lost, faded = (float(levels[next(i for i, share in enumerate(curve) if share > 0.5)]) for curve in (shares, seen))
     section.numbers |= {
         "nearest_word_accuracy": {name: dict(zip(map(str, TIMES), values, strict=True)) for name, values in recognized.items()},
         "logsnr_where_half_the_words_are_found": lost,
+        "logsnr_where_half_the_digits_are_found": faded,
         "words": len(words),
     }
     for beta in (0.0, 1.0):
@@ -48,11 +51,9 @@ def forward() -> Section:
         section.numbers[f"correlation_after_10_steps_of_beta_{beta:g}"] = float(torch.corrcoef(torch.stack([x.flatten(), x0.flatten()]))[0, 1])
     still, gone = (section.numbers[f"correlation_after_10_steps_of_beta_{beta}"] for beta in (0, 1))
     section.answer = (
-        f"With every beta 0 nothing ever changes (correlation {still:.2f}); one step with beta 1 leaves nothing ({abs(gone):.2f}). What "
-        f"counts is the log "
-        f"SNR and not the schedule's name: half of a sentence's words are nearest to their own vector at log SNR {lost:.1f}, whatever the "
-        f"schedule, which "
-        "only decides when that is reached."
+        f"With ten betas of 0 nothing changes (correlation {still:.2f}), with ten of 1 nothing is left ({abs(gone):.2f}). What counts is the log "
+        f"SNR, and a schedule only says when it is reached: half of a sentence's words are nearest to their own vector, of {len(words)}, at log SNR "
+        f"{lost:.1f}, and half of 500 digits of 64 pixels to their own picture at {faded:.1f}."
     )
     return section
 

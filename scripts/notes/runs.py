@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent.parent
 TEXTDIFF = str(Path(sys.executable).with_name("textdiff"))
 
 
@@ -17,5 +18,7 @@ def dots(folder: Path) -> str:
 
 def trained(run: Path, *command: str) -> str:
     if not (run / "model" / "model.safetensors").exists():
-        subprocess.run([*command, "--run", str(run), "--overwrite"], check=True)
+        done = subprocess.run([*command, "--run", str(run), "--overwrite"], check=False, cwd=ROOT)
+        if done.returncode:
+            sys.exit(done.returncode)  # it has said why
     return str(run)

@@ -17,12 +17,6 @@ plt.style.use("tableau-colorblind10")
 plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
 
 
-@dataclass(frozen=True)
-class Figure:
-    caption: str
-    source: str  # a data: URL
-
-
 @dataclass
 class Section:
     """A question of the notes, with what was measured; `numbers` holds every number that the answer quotes."""
@@ -31,7 +25,7 @@ class Section:
     title: str
     question: str
     answer: str = ""
-    figures: list[Figure] = field(default_factory=list)
+    figures: list[tuple[str, str]] = field(default_factory=list)  # caption, data: URL
     lines: list[str] = field(default_factory=list)  # shown as they are, under the figures
     numbers: dict[str, Any] = field(default_factory=dict)
 
@@ -39,7 +33,7 @@ class Section:
         buffer = BytesIO()
         drawing.savefig(buffer, format="png", bbox_inches="tight")
         plt.close(drawing)
-        self.figures.append(Figure(caption, "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()))
+        self.figures.append((caption, "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()))
 
     def picture(self, caption: str, image: Image.Image) -> None:
         self.film(caption, [image], "png")
@@ -48,7 +42,7 @@ class Section:
         buffer = BytesIO()
         options: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": milliseconds, "loop": 0} if kind == "gif" else {}
         frames[0].save(buffer, format=kind, **options)
-        self.figures.append(Figure(caption, f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()))
+        self.figures.append((caption, f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()))
 
 
 def frame(drawing: Drawing) -> Image.Image:

@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
 from textdiff.diffusion.chain import Chain, linear_betas
-from textdiff.diffusion.gaussian import diffuse, from_x0, posterior
+from textdiff.diffusion.gaussian import diffuse, from_x0, posterior, transition
 from textdiff.diffusion.likelihood import discretized_nats, ode_log_prob, prior_kl, step_kl
 from textdiff.diffusion.oracle import GaussianMixture, gaussian
 
@@ -52,13 +52,17 @@ def test_the_prior_term_of_ddpms_table_is_its_published_figure():
     assert_close(prior_kl(double([1.0]), logsnr).item() / math.log(2), 2.911e-5, atol=1e-8, rtol=0)
 
 
-def test_a_steps_term_is_the_divergence_of_two_posteriors():
+@pytest.mark.parametrize("large_variance", [False, True])
+def test_a_steps_term_is_the_divergence_of_two_gaussians(large_variance):
+    """p has the posterior's variance or the step's own, alpha_s^2 (sigma_t^2 / alpha_t^2 - sigma_s^2 / alpha_s^2) scaled to x_t: torch's formula."""
     x0, eps, s, t = draws(3, 4), draws(3, 4, seed=1), double(5.0, 0.0, -3.0), double(3.0, -0.5, -8.0)
     x_t = diffuse(x0, t, eps)
     guess = x0 + 0.3 * draws(3, 4, seed=2)
     true, model = (posterior(data, x_t, s, t) for data in (x0, guess))
-    expected = kl_divergence(Normal(true.mean, true.var.sqrt()), Normal(model.mean, model.var.sqrt()))
-    assert_close(step_kl(lambda x_t, logsnr: from_x0(x_t, logsnr, guess), x0, eps, s, t), expected, atol=1e-12, rtol=1e-8)
+    var = transition(x0, s, t).var if large_variance else model.var
+    expected = kl_divergence(Normal(true.mean, true.var.sqrt()), Normal(model.mean, var.sqrt()))
+    got = step_kl(lambda x_t, logsnr: from_x0(x_t, logsnr, guess), x0, eps, s, t, large_variance=large_variance)
+    assert_close(got, expected, atol=1e-12, rtol=1e-8)
 
 
 def bound(steps: int, n: int = 4000) -> float:
@@ -99,6 +103,22 @@ def test_the_ode_finds_the_likelihood_of_a_mixture_with_many_probes():
     probes = [double(a, b).expand(n, 2) for a in (1.0, -1.0) for b in (1.0, -1.0)]
     got = torch.stack([ode_log_prob(MIXTURE.denoise, x, levels(400), lambda x, v=v: v).sum(1) for v in probes]).mean(0)
     assert_close(got / 2, MIXTURE.log_prob(x, double(CLEAN).expand(n)) / 2, atol=1e-3, rtol=0)
+
+
+def test_the_ode_finds_the_likelihood_of_a_mixture_with_the_exact_trace():
+    n = 64
+    x = diffuse(MIXTURE.sample(n, torch.Generator().manual_seed(0)), double(CLEAN).expand(n), draws(n, 2))
+    got = ode_log_prob(MIXTURE.denoise, x, levels(600)).sum(1)
+    assert_close(got / 2, MIXTURE.log_prob(x, double(CLEAN).expand(n)) / 2, atol=1e-3, rtol=0)
+
+
+def test_random_probes_are_right_on_average():
+    """Hutchinson's estimate at one point, by many draws: within four standard errors of the exact trace's."""
+    n, x = 4000, draws(1, 2, seed=3).expand(4000, 2)
+    exact = ode_log_prob(MIXTURE.denoise, x[:1], levels(40)).sum()
+    estimates = ode_log_prob(MIXTURE.denoise, x, levels(40), signs).sum(1)
+    assert abs(estimates.mean() - exact) < 4 * estimates.std() / math.sqrt(n)
+    assert estimates.std() > 1e-3
 
 
 def test_the_odes_error_falls_with_the_square_of_the_steps():

@@ -175,3 +175,11 @@ def test_a_corrected_sample_does_not_depend_on_its_companions():
     *_, together = predictor_corrector(sde, score, x, times, generator=dice)
     *_, alone = predictor_corrector(sde, score, x[1:2], times, generator=[torch.Generator().manual_seed(1)])
     assert torch.equal(together[1:2], alone)
+
+
+def test_a_path_in_the_wrong_direction_is_refused():
+    rising = double(0.01, 0.5, 1.0)
+    with pytest.raises(ValueError, match="fall"):
+        next(reverse_sde(vp(), score_of(DATA.denoise, vp()), draws(2, 1), rising, generator=torch.Generator()))
+    with pytest.raises(ValueError, match="rise"):
+        next(euler_maruyama(vp(), draws(2, 1), rising.flip(0), generator=torch.Generator()))

@@ -23,10 +23,21 @@ def prior_kl(x0: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"]) -> Float[Te
 
 
 def step_kl(
-    denoise: Denoiser, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"]
+    denoise: Denoiser,
+    x0: Float[Tensor, "b *d"],
+    eps: Float[Tensor, "b *d"],
+    logsnr_s: Float[Tensor, " b"],
+    logsnr_t: Float[Tensor, " b"],
+    *,
+    large_variance: bool = False,
 ) -> Float[Tensor, "b *d"]:
-    """L_{t-1} = KL(q(x_s | x_t, x_0) || p(x_s | x_t)) with the posterior's variance, at x_t made of x0 and eps: DDPM eq. 5 and 12, VDM eq. 13."""
-    return expand(bound_weight(logsnr_s, logsnr_t), x0) * eps_loss(denoise, x0, logsnr_t, eps)
+    """L_{t-1} = KL(q(x_s | x_t, x_0) || p(x_s | x_t)) at x_t made of x0 and eps: DDPM eq. 5 and 12, VDM eq. 13. p has the posterior's variance
+    beta~, or the step's own beta: the larger by sigma_t^2 / sigma_s^2, which costs a constant as well."""
+    kl = expand(bound_weight(logsnr_s, logsnr_t), x0) * eps_loss(denoise, x0, logsnr_t, eps)
+    if not large_variance:
+        return kl
+    log_ratio = expand(torch.nn.functional.logsigmoid(-logsnr_s) - torch.nn.functional.logsigmoid(-logsnr_t), x0)  # of beta~ to beta
+    return log_ratio.exp() * kl + 0.5 * (log_ratio.expm1() - log_ratio)
 
 
 def discretized_nats(x0: Float[Tensor, "b *d"], mean: Float[Tensor, "b *d"], std: Float[Tensor, "b *#d"], levels: int = 256) -> Float[Tensor, "b *d"]:
@@ -41,14 +52,17 @@ def discretized_nats(x0: Float[Tensor, "b *d"], mean: Float[Tensor, "b *d"], std
 
 
 def ode_log_prob(
-    denoise: Denoiser, x: Float[Tensor, "b *d"], logsnrs: Float[Tensor, " n"], probe: Callable[[Float[Tensor, "b *d"]], Float[Tensor, "b *d"]]
+    denoise: Denoiser,
+    x: Float[Tensor, "b *d"],
+    logsnrs: Float[Tensor, " n"],
+    probe: Callable[[Float[Tensor, "b *d"]], Float[Tensor, "b *d"]] | None = None,
 ) -> Float[Tensor, "b *d"]:
     """log p(x) of x at log SNR `logsnrs[0]` under the probability-flow ODE, followed down to the noise at `logsnrs[-1]` by Heun's method.
 
     With y = x / alpha and rho = sigma / alpha the ODE is dy/drho = eps, and log p(y) changes by -tr(d eps/d y) (Song et al., arXiv:2011.13456,
-    eq. 39). The trace is Hutchinson's estimate with `probe(x)`, drawn once: unbiased, and exact in expectation for any x.
+    eq. 39). The trace is exact, a backward pass a dimension, or Hutchinson's estimate with `probe(x)`, drawn once: right on average for any x.
     """
-    v = probe(x)
+    v = probe(x) if probe else None
     level = [step.expand(len(x)) for step in logsnrs.to(x.device, x.dtype)]
     eps, trace = _eps_and_trace(denoise, x, level[0], v)
     log_prob = -alpha_sigma(level[0], x).alpha.log().expand_as(x)
@@ -64,10 +78,14 @@ def ode_log_prob(
     return log_prob + alpha_sigma(level[-1], x).alpha.log() - 0.5 * (x**2 + math.log(2 * math.pi))
 
 
-def _eps_and_trace(denoise: Denoiser, x: Tensor, logsnr: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """eps(x), and elementwise v * (d eps/d x)^T v, whose sum is the trace in expectation."""
+def _eps_and_trace(denoise: Denoiser, x: Tensor, logsnr: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
+    """eps(x), and elementwise v * (d eps/d x)^T v, whose sum is the trace in expectation; without a probe, the Jacobian's diagonal."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         eps = denoise(x, logsnr).eps
+        if v is None:
+            each = eps.flatten(1).sum(0)  # samples do not depend on each other
+            rows = [torch.autograd.grad(out, x, retain_graph=True)[0].flatten(1)[:, i] for i, out in enumerate(each)]
+            return eps.detach(), torch.stack(rows, 1).view_as(x)
         (pulled,) = torch.autograd.grad((eps * v).sum(), x)
     return eps.detach(), v * pulled

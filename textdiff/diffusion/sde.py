@@ -91,6 +91,7 @@ def score_of(denoise: Denoiser, sde: SDE) -> TimeScore:
 
 def euler_maruyama(sde: SDE, x: Float[Tensor, "b *d"], times: Float[Tensor, " n"], *, generator: Generators) -> Iterator[Float[Tensor, "b *d"]]:
     """Forwards, from data at times[0]."""
+    _check_order(times, rising=True)
     for t, s in pairwise(times):
         x = x + sde.rate(t) * x * (s - t) + sde.diffusion(t) * (s - t).sqrt() * randn_like(x, generator)
         yield x
@@ -100,6 +101,7 @@ def reverse_sde(
     sde: SDE, score: TimeScore, x: Float[Tensor, "b *d"], times: Float[Tensor, " n"], *, generator: Generators
 ) -> Iterator[Float[Tensor, "b *d"]]:
     """Backwards, from noise at times[0], with the same marginals: drift f x - g^2 score (Anderson, 1982). Euler-Maruyama."""
+    _check_order(times, rising=False)
     for t, s in pairwise(times):
         g = sde.diffusion(t)
         x = x + (sde.rate(t) * x - g**2 * score(x, t)) * (s - t) + g * (t - s).sqrt() * randn_like(x, generator)
@@ -130,8 +132,8 @@ def predictor_corrector(
     corrections: int = 1,
     ratio: float = 0.16,
 ) -> Iterator[Float[Tensor, "b *d"]]:
-    """A step of the reverse SDE, then `corrections` Langevin steps at the new time, whose size makes noise `ratio` times the score's pull's inverse
-    (arXiv:2011.13456, algorithms 2 to 5). Norms are each sample's own, so that no sample depends on its companions."""
+    """A step of the reverse SDE, then `corrections` Langevin steps at the new time, so large that the score's pull is `ratio` times as long as the
+    noise (arXiv:2011.13456, algorithms 2 to 5). Norms are each sample's own, so that no sample depends on its companions."""
     _check_end(sde, times)
     for t, s in pairwise(times):
         (x,) = reverse_sde(sde, score, x, torch.stack([t, s]), generator=generator)
@@ -140,6 +142,12 @@ def predictor_corrector(
             step = 2 * (ratio * _norm(z) / _norm(pull)) ** 2
             x = x + step * pull + (2 * step).sqrt() * z
         yield x
+
+
+def _check_order(times: Float[Tensor, " n"], rising: bool) -> None:
+    """Raises ValueError if time runs the other way."""
+    if ((times.diff() > 0) != rising).any():
+        raise ValueError(f"times must {'rise: this path begins with data' if rising else 'fall: this path begins with noise'}")
 
 
 def _check_end(sde: SDE, times: Float[Tensor, " n"]) -> None:

@@ -1,0 +1,18 @@
+"""A short version of every fault that scripts/faults.py injects; the script itself takes many times as many."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PARTS = ("corpora", "images", "hostile", "checkpoints", "folder", "disk", "signals", "resume")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_fault_is_survived(part: str) -> None:
+    few = ["--runs_killed", "1", "--flips", "30", "--saves", "2", "--signals", "2"]
+    command = [sys.executable, "scripts/faults.py", "--only", f"[{part}]", *few]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " of " in done.stdout
