@@ -42,6 +42,9 @@ DAMAGES = {
     "a missing file": lambda path: (path / "ema.safetensors").unlink(),
     "a missing manifest": lambda path: (path / MANIFEST).unlink(),
     "a truncated manifest": lambda path: truncate(path / MANIFEST),
+    "a manifest of nothing": lambda path: (path / MANIFEST).write_text("{}"),
+    "a manifest without end": lambda path: (path / MANIFEST).write_text("[" * 100_000),
+    "a file too many": lambda path: (path / "more.safetensors").write_bytes(b""),
     "an empty folder": lambda path: [file.unlink() for file in path.iterdir()],
 }
 

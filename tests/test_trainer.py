@@ -140,6 +140,36 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_leaves_the_weights(new
     assert (trainer.raw.weight.item(), trainer.ema.weight.item(), trainer.step) == before
 
 
+def test_an_infinite_loss_stops_the_training_even_where_its_gradient_is_finite(new_trainer):
+    class Endless(Slope):
+        def forward(self, **tensors):
+            return {**super().forward(**tensors), "endless": torch.tensor(math.inf)}
+
+    trainer = new_trainer(Endless())
+    before = trainer.raw.weight.item()
+    with pytest.raises(InputError, match="step 1: the loss of process 0 is not finite"):
+        next(trainer.train(steady()))
+    assert trainer.raw.weight.item() == before
+
+
+def test_weights_that_are_not_finite_are_not_saved(new_trainer, tmp_path):
+    trainer = new_trainer(Slope())
+    trainer.raw.weight.data.fill_(math.inf)
+    with pytest.raises(InputError, match="weights are not finite"):
+        trainer.save()
+    assert not list(tmp_path.glob("state/*"))
+
+
+def test_the_steps_left_out_are_counted_over_a_resumption(new_trainer):
+    trainer = new_trainer(Slope(), on_nonfinite="skip", skip_limit=1)
+    list(islice(trainer.train([steady(math.nan)[0], *steady()]), 2))
+    trainer.save()
+    again = new_trainer(Slope(), on_nonfinite="skip", skip_limit=1)
+    assert again.resume()
+    with pytest.raises(InputError, match=r"more than train\.skip_limit"):
+        next(again.train(steady(math.nan)))
+
+
 def test_a_step_that_is_not_finite_can_be_left_out_but_not_too_often(new_trainer):
     trainer = new_trainer(Slope(), on_nonfinite="skip", skip_limit=2)
     sound, broken = steady()[0], steady(math.nan)[0]
