@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -110,7 +110,7 @@ def _watch(work: Work[M], trainer: Trainer[M], config: Run, folder: Path) -> Non
             journal.step(done)
             last, stopped = done.step == config.train.steps, False
             if done.step % config.train.valid_every == 0 or last:
-                losses = trainer.validate(takewhile(lambda _: not signals.told, work.valid()))
+                losses = trainer.validate(_until_told(work.valid(), signals))
                 stopped = signals.received()
                 if trainer.accelerator.is_main_process and not stopped:
                     with signals.interrupting():
@@ -125,6 +125,14 @@ def _watch(work: Work[M], trainer: Trainer[M], config: Run, folder: Path) -> Non
                 log.warning("stopped after step %d, which is saved: go on with --resume", done.step)
                 raise KeyboardInterrupt
     journal.close()
+
+
+def _until_told(batches: Iterator[MicroBatch], signals: Signals) -> Iterator[MicroBatch]:
+    """At least one, so that all processes have something to add up."""
+    for number, batch in enumerate(batches):
+        if number and signals.told:
+            return
+        yield batch
 
 
 def _timed(work: Work[M], config: Any, accelerator: Accelerator, trial: int = 24) -> Run:
