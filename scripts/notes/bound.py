@@ -110,15 +110,15 @@ def samplers() -> Section:
     section = Section(
         "samplers", "Samplers against steps", "How often must each sampler ask the network? With the exact denoiser, only its own error is seen."
     )
-    data = MIXTURE.sample(4000, torch.Generator().manual_seed(5))
+    data = MIXTURE.sample(2000, torch.Generator().manual_seed(5))
     levels, steps = bounded(cosine, -9.0, 9.0), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-    floor = max(abs(energy_distance(MIXTURE.sample(4000, torch.Generator().manual_seed(seed)), data)) for seed in range(6, 14))
+    floor = max(abs(energy_distance(MIXTURE.sample(2000, torch.Generator().manual_seed(seed)), data)) for seed in range(6, 14))
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for name, sampler in SAMPLERS.items():
         distances = []
         for number in steps:
             dice = torch.Generator().manual_seed(1)
-            *_, last = sampler(MIXTURE.denoise, torch.randn(4000, 2, generator=dice), grid(levels, number), generator=dice)
+            *_, last = sampler(MIXTURE.denoise, torch.randn(2000, 2, generator=dice), grid(levels, number), generator=dice)
             distances.append(energy_distance(last.x, data))
         section.numbers[name] = dict(zip(map(str, steps), distances, strict=True))
         axes.plot([_evaluations(name, n) for n in steps], [max(distance, floor) for distance in distances], "o-", label=name)
@@ -131,7 +131,7 @@ def samplers() -> Section:
         title="Samplers with the exact denoiser",
     )
     axes.legend()
-    section.draw("Distance of 4,000 samples to 4,000 draws of the mixture; below the dotted line it is chance, and drawn there.", figure)
+    section.draw("Distance of 2,000 samples to 2,000 draws of the mixture; below the dotted line it is chance, and drawn there.", figure)
     section.numbers["two_sets_of_data"] = floor
     near = {name: next(_evaluations(name, n) for n in steps if section.numbers[name][str(n)] < 0.01) for name in SAMPLERS}
     section.numbers["evaluations_to_come_within_0.01"] = near

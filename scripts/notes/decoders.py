@@ -149,7 +149,7 @@ def _vae_sampler(levels: Tensor, latent: int = 2) -> Callable[[torch.Generator, 
         z_t = ratio * z_s + (1 - ratio**2).sqrt() * torch.randn(x0.shape, generator=dice)
         return vae_loss(encode, decode, z_s, z_t, levels[step], dice).mean()
 
-    fit([encoder, decoder], loss, 2500, f"VAE, {len(levels) - 1} steps", lr=3e-3)
+    fit([encoder, decoder], loss, 2000, f"VAE, {len(levels) - 1} steps", lr=3e-3)
 
     def draw(dice: torch.Generator, n: int) -> Tensor:
         z = torch.randn(n, 1, generator=dice)

@@ -34,7 +34,7 @@ def score() -> Section:
             error = float((learned(x) - truth(x)).square().sum(1).mean() / truth(x).square().sum(1).mean())
             _arrows(place, field, learned(field), f"{name}, error {error:.1%}")
         section.numbers[name] = error
-    section.draw("The score of a mixture of two Gaussians and what four objectives make of it, after 1,500 steps each.", figure)
+    section.draw("The score of a mixture of two Gaussians and what four objectives make of it, after 1,000 steps each.", figure)
     section.answer = (
         "Yes, up to what each may see: relative squared error on the data "
         + ", ".join(f"{name} {error:.1%}" for name, error in section.numbers.items())
@@ -97,7 +97,7 @@ def _learned(name: str) -> Score:
             return sliced(score, x, rademacher(x, dice)).mean()
         return (explicit(score, x, truth) if name == "explicit" else implicit(score, x)).mean()
 
-    fit([network], loss, 1500, name)
+    fit([network], loss, 1000, name)
     return score
 
 

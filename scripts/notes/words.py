@@ -27,7 +27,7 @@ def rewrites(run: str) -> Section:
         "With how much noise does a sentence stay what it was, and when does it become another?",
     )
     model, tokenizer = load(run)
-    sentences = grammar.corpus(24, seed=7, training=False)
+    sentences = grammar.corpus(16, seed=7, training=False)
     kept, good, same = [], [], []
     for strength in STRENGTHS:
         words, fine, equal = [], [], []
@@ -46,7 +46,7 @@ def rewrites(run: str) -> Section:
     axes.plot(STRENGTHS, same, "^-", label="unchanged")
     axes.set(xlabel="strength (share of the schedule that is noise)", ylabel="share", ylim=(0, 1.03))
     axes.legend()
-    section.draw("72 rewrites of 24 sentences at each strength.", figure)
+    section.draw("48 rewrites of 16 sentences at each strength.", figure)
     section.numbers = {str(s): {"kept": k, "grammatical": g, "unchanged": u} for s, k, g, u in zip(STRENGTHS, kept, good, same, strict=True)}
     half = section.numbers["0.5"]
     section.answer = (
