@@ -18,8 +18,6 @@ from torch.testing import assert_close
 
 from textdiff import grammar
 from textdiff.cli import main
-from textdiff.config import TextRun, Train
-from textdiff.journal import Journal
 
 FOLDER = tempfile.TemporaryDirectory(prefix="textdiff-tests-")
 TEXT = Path(FOLDER.name) / "text.txt"
@@ -134,15 +132,6 @@ def test_other_data_are_not_gone_on_with_in_silence(tmp_path: Path, capsys: pyte
 
 def test_a_run_is_not_both_gone_on_with_and_replaced(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--resume goes on with a run and --overwrite deletes it" in refusal(capsys, "train", "--run", run, "--resume", "--overwrite")
-
-
-def test_a_tracker_that_dies_is_told_once_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
-    journal, calls = object.__new__(Journal), list[int]()
-    journal.config, journal.tracked = TextRun(train=Train(trackers="wandb")), True
-    for _ in range(3):
-        journal._tracking(lambda: calls.append(1) or 1 / 0)
-    assert calls == [1]
-    assert [message for message in caplog.messages if "wandb failed" in message and "goes on" in message] == caplog.messages
 
 
 def test_a_first_attempt_that_fails_does_not_block_the_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,6 +103,16 @@ def ended(child: int, within: float = 120.0) -> int:
     raise TimeoutError(f"a child did not end within {within:g} seconds")
 
 
+def until(there: Callable[[], bool], child: int, patience: float = 60.0) -> None:
+    """Waits for something that a child does."""
+    until = time.monotonic() + patience
+    while not there():
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            raise TimeoutError("a child did not begin")
+        time.sleep(0.005)
+
+
 def run_to_the_end(kind: Kind) -> None:
     if code := ended(forked(lambda: kind.train(kind.config, resume=True))):
         raise RuntimeError(f"a run of {kind.name} ended with exit code {code}")

@@ -6,14 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from injected.harness import Kind, emptied, ended, forked, run_to_the_end
+from injected.harness import Kind, emptied, ended, forked, run_to_the_end, until
 from injected.runs import Result
-from safetensors.torch import load_file
+
+from textdiff import checkpoint
 
 BOUND = {torch.float32: 1e-6, torch.float64: 1e-12}
 
@@ -40,7 +40,8 @@ def moved(kind: Kind, folder: Path) -> Iterator[Result]:
     whole = _weights(kind, folder / "whole", torch.float64)
     with emptied(folder / "moved") as home:
         stops = [_stopped(kind.at(home, save_every=interval), world) for world, interval in ((1, 70), (2, 110))]
-        apart = _apart(_weights(kind, home, torch.float64, resume=True), whole)
+        _finish(kind.at(home), torch.float64, 1)
+        apart = _apart(_newest(home), whole)
     what = f"{kind.name}, float64: resumed on 1, 2, 1 processes after steps {' and '.join(map(str, stops))}, weights within 1e-12 ({apart:.1e})"
     yield what, int(apart <= 1e-12), 1
 
@@ -62,11 +63,8 @@ def launchers(kind: Kind, folder: Path) -> Iterator[Result]:
     yield f"{kind.name}, float32: two launchers on loopback: weights within 1e-6 ({apart:.1e})", int(apart <= 1e-6), 1
 
 
-def _weights(kind: Kind, home: Path, dtype: torch.dtype, world: int = 1, *, resume: bool = False, **options: object) -> dict[str, torch.Tensor]:
-    """What a run ends with: the weights and their average."""
-    if resume:
-        _finish(kind.at(home, **options), dtype, world)
-        return _newest(home)
+def _weights(kind: Kind, home: Path, dtype: torch.dtype, world: int = 1, **options: object) -> dict[str, torch.Tensor]:
+    """What a run in a new folder ends with."""
     with emptied(home):
         _finish(kind.at(home, **options), dtype, world)
         return _newest(home)
@@ -103,26 +101,23 @@ def _free_port() -> int:
 
 
 def _stopped(kind: Kind, world: int) -> int:
-    """Goes on for half a second, is told to stop, and says after which step it did."""
-    log, home = Path(kind.config.run, "metrics.jsonl"), Path(kind.config.run)
-    before = _steps(home)
+    """Goes on until there is a new checkpoint, is told to stop, and says after which step it did."""
+    state = Path(kind.config.run, "state")
+    before = checkpoint.steps(state)
     children = _started(kind, torch.float64, world)
-    while _steps(home) == before:
-        time.sleep(0.01)
+    until(lambda: checkpoint.steps(state) != before, children[0])
     os.kill(children[0], signal.SIGTERM)
     codes = [ended(child) for child in children]
     if set(codes) != {130}:
-        raise RuntimeError(f"a run of {kind.name} that was told to stop ended with {codes}: see {log}")
-    return _steps(home)
-
-
-def _steps(home: Path) -> int:
-    return max((int(path.name.removeprefix("step-")) for path in home.glob("state/step-*")), default=0)
+        raise RuntimeError(f"a run of {kind.name} that was told to stop ended with {codes}")
+    return int(checkpoint.steps(state)[-1].name.removeprefix("step-"))
 
 
 def _newest(home: Path) -> dict[str, torch.Tensor]:
-    last = max(home.glob("state/step-*"))
-    return {f"{part}.{name}": tensor for part in ("model", "ema") for name, tensor in load_file(last / f"{part}.safetensors").items()}
+    """The weights and their average."""
+    saved = checkpoint.newest(home / "state")
+    assert saved is not None
+    return {f"{part}.{name}": tensor for part in ("model", "ema") for name, tensor in saved.tensors[part].items()}
 
 
 def _apart(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:

@@ -6,10 +6,10 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from injected.harness import Kind, emptied, ended, fingerprint, forked, killed_in_between, run_to_the_end
+from injected.harness import Kind, emptied, ended, fingerprint, forked, killed_in_between, run_to_the_end, until
 
 from textdiff import checkpoint
 
@@ -102,7 +102,7 @@ def signals(kind: Kind, folder: Path, repeats: int) -> Iterator[Result]:
         with emptied(folder / "told") as home:
             run = kind.at(home, steps=100_000, save_every=100_000, valid_every=7)  # so that many are told during a validation
             child = forked(lambda run=run: run.train(run.config))
-            _until((home / "metrics.jsonl").exists, child)
+            until((home / "metrics.jsonl").exists, child)
             time.sleep(dice.uniform(0, 0.3))
             began = time.monotonic()
             os.kill(child, dice.choice([signal.SIGTERM, signal.SIGINT]))
@@ -112,22 +112,12 @@ def signals(kind: Kind, folder: Path, repeats: int) -> Iterator[Result]:
     yield f"{kind.name}: told to stop: a whole checkpoint within 10 seconds", obeyed, repeats
 
 
-def _until(there: Callable[[], bool], child: int, patience: float = 60.0) -> None:
-    """Waits for something that a child does."""
-    until = time.monotonic() + patience
-    while not there():
-        if time.monotonic() > until:
-            os.kill(child, signal.SIGKILL)
-            raise TimeoutError("a child did not begin")
-        time.sleep(0.005)
-
-
 def two_runs(kind: Kind, folder: Path) -> Iterator[Result]:
     """The second run in a folder is refused, and the first goes on."""
     home = folder / f"shared-{kind.name}"
     shutil.rmtree(home, ignore_errors=True)
     first = kind.at(home, steps=60)
     child = forked(lambda: first.train(first.config))
-    _until((home / "metrics.jsonl").exists, child)
+    until((home / "metrics.jsonl").exists, child)
     refused = ended(forked(lambda: first.train(first.config, resume=True))) == 2
     yield f"{kind.name}: a second run in the folder refused, the first unharmed", int(refused and ended(child) == 0), 1

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -86,14 +86,9 @@ def losses() -> Section:
     axes.set(xlabel="tens of steps", ylabel="loss over its start", title="Two losses, smoothed over 50 steps")
     axes.legend()
     section.draw("Training by either loss, from the same start on the same noise.", figure)
-    levels = CHAIN.logsnr[t - 1], CHAIN.logsnr[t]
-    exact, wide, noise = partial(_read, network.double()), x0.double(), eps.double()
-    weight = CHAIN.beta[t] ** 2 / (CHAIN.alpha[t] * CHAIN.noise_bar[t])
-    with torch.no_grad():
-        apart = float((mean_loss(exact, wide, noise, *levels) / (weight.unsqueeze(1) * eps_loss(exact, wide, levels[1], noise)) - 1).abs().max())
-        work = {"eps-loss": lambda: eps_loss(exact, wide, levels[1], noise), "mean-loss": lambda: mean_loss(exact, wide, noise, *levels)}
-        for row, seconds in zip(rows.values(), _taking_turns(list(work.values())), strict=True):
-            row["milliseconds"] = 1000 * seconds
+    apart, seconds = _compared(network, x0, eps, t)
+    for row, taken in zip(rows.values(), seconds, strict=True):
+        row["milliseconds"] = 1000 * taken
     section.numbers = {**rows, "largest_relative_difference": apart}
     one, other = rows["eps-loss"], rows["mean-loss"]
     section.answer = (
@@ -139,7 +134,17 @@ def samplers() -> Section:
     return section
 
 
-def _taking_turns(work: list[Callable[[], object]], rounds: int = 101) -> list[float]:
+def _compared(network: Perceptron, x0: Tensor, eps: Tensor, t: Tensor) -> tuple[float, list[float]]:
+    """How far the mean-loss is from the weighted eps-loss, in float64, and the seconds that the eps-loss and the mean-loss take."""
+    denoise, x0, eps = partial(_read, network.double()), x0.double(), eps.double()
+    before, now, weight = CHAIN.logsnr[t - 1], CHAIN.logsnr[t], CHAIN.beta[t] ** 2 / (CHAIN.alpha[t] * CHAIN.noise_bar[t])
+    work = partial(eps_loss, denoise, x0, now, eps), partial(mean_loss, denoise, x0, eps, before, now)
+    with torch.no_grad():
+        of_eps, of_mean = (loss() for loss in work)
+        return float((of_mean / (weight.unsqueeze(1) * of_eps) - 1).abs().max()), _taking_turns(work)
+
+
+def _taking_turns(work: Sequence[Callable[[], object]], rounds: int = 101) -> list[float]:
     """Median seconds of each."""
     taken = [[_timed(run) for run in work] for _ in range(rounds)]
     return [statistics.median(column) for column in zip(*taken, strict=True)]

@@ -12,7 +12,7 @@ from notes.network import Perceptron, energy_distance, fit
 from notes.section import Section
 from torch import Tensor
 
-from textdiff.diffusion.gaussian import Gaussian, Prediction, alpha_sigma, diffuse, from_x0, posterior
+from textdiff.diffusion.gaussian import Denoiser, Gaussian, Prediction, alpha_sigma, diffuse, from_x0, posterior
 from textdiff.diffusion.loss import x0_loss
 from textdiff.diffusion.oracle import GaussianMixture
 from textdiff.diffusion.samplers import ddim, feed_back
@@ -27,16 +27,7 @@ def collapse() -> Section:
     section = Section(
         "collapse", "The mean image", "What does a decoder draw that is trained to predict the data and feeds its guess back, without noise?"
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Perceptron(1, 1)
-    denoise = partial(_read, network)
-
-    def loss(dice: torch.Generator) -> Tensor:
-        x0 = MIXTURE.sample(256, dice)
-        return x0_loss(denoise, x0, LEVELS(torch.rand(256, generator=dice)), torch.randn(x0.shape, generator=dice)).mean()
-
-    fit([network], loss, 1500, "decoder")
+    denoise = _trained_decoder()
     noise, levels = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0)), grid(LEVELS, 20)
     data = MIXTURE.sample(1000, torch.Generator().manual_seed(1))
     rows = {"data": {"mean": float(data.mean()), "std": float(data.std())}}
@@ -67,6 +58,21 @@ def collapse() -> Section:
         f"({network_row['mean']:.2f} with a network). DDIM's standard deviation is {kept['std']:.2f}, the data's {rows['data']['std']:.2f}."
     )
     return section
+
+
+def _trained_decoder() -> Denoiser:
+    """A network that predicts the data from any noise level."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Perceptron(1, 1)
+    denoise = partial(_read, network)
+
+    def loss(dice: torch.Generator) -> Tensor:
+        x0 = MIXTURE.sample(256, dice)
+        return x0_loss(denoise, x0, LEVELS(torch.rand(256, generator=dice)), torch.randn(x0.shape, generator=dice)).mean()
+
+    fit([network], loss, 1500, "decoder")
+    return denoise
 
 
 def vae() -> Section:

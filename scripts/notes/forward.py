@@ -44,12 +44,8 @@ def forward() -> Section:
         "logsnr_where_half_the_digits_are_found": faded,
         "words": len(words),
     }
-    for beta in (0.0, 1.0):
-        chain = Chain.from_betas(torch.full((10,), beta))
-        x0 = picture.double().expand(200, -1, -1, -1)
-        x = diffuse(x0, chain.logsnr[-1:].expand(len(x0)), torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
-        section.numbers[f"correlation_after_10_steps_of_beta_{beta:g}"] = float(torch.corrcoef(torch.stack([x.flatten(), x0.flatten()]))[0, 1])
-    still, gone = (section.numbers[f"correlation_after_10_steps_of_beta_{beta}"] for beta in (0, 1))
+    still, gone = (_correlation(picture, beta) for beta in (0.0, 1.0))
+    section.numbers |= {"correlation_after_10_steps_of_beta_0": still, "correlation_after_10_steps_of_beta_1": gone}
     section.answer = (
         f"With ten betas of 0 nothing changes (correlation {still:.2f}), with ten of 1 nothing is left ({abs(gone):.2f}). What counts is the log "
         f"SNR, and a schedule only says when it is reached: half of a sentence's words are nearest to their own vector, of {len(words)}, at log SNR "
@@ -91,6 +87,14 @@ def moments() -> Section:
         f"{section.numbers['largest_covariance_deviation']:.1f} standard errors, as chance allows."
     )
     return section
+
+
+def _correlation(picture: torch.Tensor, beta: float) -> float:
+    """Of a picture and 200 draws of it after ten steps."""
+    chain = Chain.from_betas(torch.full((10,), beta))
+    x0 = picture.double().expand(200, -1, -1, -1)
+    x = diffuse(x0, chain.logsnr[-1:].expand(len(x0)), torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    return float(torch.corrcoef(torch.stack([x.flatten(), x0.flatten()]))[0, 1])
 
 
 def _vocabulary() -> tuple[list[str], torch.Tensor]:
