@@ -13,6 +13,7 @@ from image.config import Evaluation, ImageRun, Sampling
 from textdiff.config import InputError, check
 from textdiff.folder import check_folder
 from textdiff.parser import Commands, Parser, add_train_options, command_line, hush_libraries
+from textdiff.processes import everyones, place
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,6 +86,8 @@ def sample(options: Namespace) -> None:
     if options.guidance != 1 and not model.config.classes:
         raise InputError("--guidance: this model was trained without classes")
     pixels, frames = _drawn(model, _task(model, options), options)
+    if place().rank > 0:
+        return
     grid(pixels).save(options.out)
     if options.gif:
         film(frames, Path(options.gif))
@@ -165,8 +168,8 @@ def _drawn(model: "ImageDiffusion", task: "Task", options: Namespace) -> "tuple[
     """All images, and the first batch's after every step."""
     from image.generate import finished, generate, watched
 
-    sampling = Sampling(**{field.name: options[field.name] for field in fields(Sampling)})
-    drafts = list(watched(generate(model, task, sampling), options.n, sampling))
+    sampling, where = Sampling(**{field.name: options[field.name] for field in fields(Sampling)}), place()
+    drafts = list(everyones(watched(generate(model, task, sampling, where), options.n, sampling), where))
     return finished(drafts), [draft.pixels for draft in drafts if int(draft.rows[0]) == 0]
 
 

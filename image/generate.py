@@ -20,6 +20,7 @@ from textdiff.diffusion.gaussian import diffuse
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.wrappers import infilled
 from textdiff.pretrained import load_pretrained
+from textdiff.processes import ALONE, Place
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,14 @@ def interpolating(
 
 
 @torch.no_grad()
-def generate(model: ImageDiffusion, task: Task, options: Sampling) -> Iterator[Draft]:
-    """Drafts of all images, a batch after the other, a step after the other. Image i depends on its key and its task alone."""
+def generate(model: ImageDiffusion, task: Task, options: Sampling, where: Place = ALONE) -> Iterator[Draft]:
+    """Drafts of all images, or of this process's share, a batch after the other, a step after the other. Image i depends on its key and its
+    task alone."""
     device = model.device
     times = torch.linspace(task.strength, 0, max(1, math.ceil(options.steps * task.strength)) + 1, dtype=torch.float64, device=device)
     logsnrs = model.schedule()(times).float().unique_consecutive()
     steps = len(logsnrs) - 1
-    for rows in torch.arange(len(task.start)).split(options.batch_size):
+    for rows in torch.arange(len(task.start)).split(options.batch_size)[where.rank :: where.world]:
         clean = task.start[rows].to(device)
         if steps == 0:  # no noise, no steps
             yield Draft(rows, 0, 0, quantized(clean).cpu())
@@ -112,7 +114,8 @@ def generate(model: ImageDiffusion, task: Task, options: Sampling) -> Iterator[D
 
 def finished(drafts: Iterable[Draft]) -> UInt8[Tensor, "n c h w"]:
     """All results, in the task's order."""
-    return torch.cat([draft.pixels for draft in drafts if draft.step == draft.steps])
+    last = sorted((draft for draft in drafts if draft.step == draft.steps), key=lambda draft: int(draft.rows[0]))
+    return torch.cat([draft.pixels for draft in last])
 
 
 def watched(drafts: Iterable[Draft], n: int, options: Sampling, label: str | None = None) -> Iterator[Draft]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from injected import files, processes, runs
+from injected import files, processes, runs, surroundings
 from injected.harness import kinds
 from injected.runs import Result
 from jsonargparse import auto_cli
@@ -25,7 +25,8 @@ def faults(runs_killed: int = 100, flips: int = 1000, saves: int = 20, signals: 
         flips: Bits flipped in a checkpoint.
         saves: Saves of each kind that fail for lack of disk.
         signals: Runs told to stop, half of each kind.
-        only: Parts to run instead of all: resume, checkpoints, disk, signals, folder, processes, hostile, options, corpora, images.
+        only: Parts to run instead of all: resume, checkpoints, disk, signals, folder, nonfinite, alone, samples,
+            processes, hostile, options, corpora, images.
     """
     hush_libraries()
     with tempfile.TemporaryDirectory(prefix="textdiff-faults-") as name:
@@ -40,6 +41,9 @@ def faults(runs_killed: int = 100, flips: int = 1000, saves: int = 20, signals: 
             "folder": lambda: (result for kind in (text, images) for result in runs.two_runs(kind, folder)),
             "disk": lambda: (result for kind in (text, images) for result in runs.failing_saves(kind, folder, saves)),
             "signals": lambda: (result for kind in (text, images) for result in runs.signals(kind, folder, signals // 2)),
+            "nonfinite": lambda: (result for kind in (text, images) for result in surroundings.nonfinite(kind, folder)),
+            "alone": lambda: (result for kind in (text, images) for result in surroundings.nobody_there(kind, folder)),
+            "samples": lambda: (result for kind in (text, images) for result in surroundings.samples(kind, folder)),
             "processes": lambda: (result for kind in (text, images) for result in processes.everything(kind, folder)),
             "resume": lambda: (result for kind in (text, images) for result in runs.exact_resume(kind, folder, runs_killed)),
         }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PARTS = ("corpora", "images", "hostile", "checkpoints", "folder", "disk", "signals", "resume")
+PARTS = ("corpora", "images", "hostile", "checkpoints", "folder", "disk", "signals", "nonfinite", "alone", "samples", "resume")
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -1,4 +1,6 @@
 from collections import Counter
+from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch.testing import assert_close
 from textdiff.config import InputError, Sampling, Vocabulary
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.generate import Draft, Task, continuing, finished, from_noise, generate, infilling, load, rewriting
+from textdiff.processes import Place
 from textdiff.vocab import MASK, PAD, UNK, encode, save_tokenizer, train_tokenizer
 
 TEXT = "the king sees a small dog ."
@@ -88,6 +91,15 @@ def test_the_global_generator_is_left_alone(draw, tasks):
     before = torch.get_rng_state()
     draw(tasks["sample"])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_processes_share_the_batches_and_draw_the_same_sentences(model, tokenizer, draw, strength):
+    task = replace(from_noise(model, 7, seed=3), strength=strength)
+    places = [Place(rank, 3) for rank in range(3)]
+    shares = [list(generate(model, tokenizer, task, Sampling(steps=3, seed=3, batch_size=2), where=place)) for place in places]
+    assert list(finished(chain(*shares))) == draw(task, seed=3, steps=3)
+    assert sorted(row for share in shares for draft in share if draft.step == draft.steps for row in draft.rows) == list(range(7))
 
 
 # --- what comes out

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from textdiff.config import Evaluation, InputError, Sampling, TextRun, check
 from textdiff.folder import check_folder
 from textdiff.parser import hush_libraries
+from textdiff.processes import everyones, place
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -113,10 +114,10 @@ def _watched(options: Namespace, model: "DiffusionLM | Autoregressive", tokenize
 
     from textdiff.generate import generate
 
-    sampling = Sampling(**{field.name: options[field.name] for field in fields(Sampling)})
-    with tqdm(total=0, unit="step", disable=options.show_steps or None, leave=False) as bar:
-        for draft in generate(model, tokenizer, task, sampling):
-            bar.total = draft.steps * -(-options.n // options.batch_size)
+    sampling, where = Sampling(**{field.name: options[field.name] for field in fields(Sampling)}), place()
+    with tqdm(total=0, unit="step", disable=options.show_steps or where.rank > 0 or None, leave=False) as bar:
+        for draft in everyones(generate(model, tokenizer, task, sampling, where), where):
+            bar.total = draft.steps * -(-options.n // (options.batch_size * where.world))
             bar.update()
             if options.show_steps:
                 for row, ids in zip(draft.rows, draft.sentences(), strict=True):
@@ -128,6 +129,8 @@ def _print(options: Namespace, texts: Iterable[str]) -> None:
     from tqdm import tqdm
 
     for index, text in enumerate(texts):
+        if place().rank > 0:
+            continue
         line = json.dumps({"index": index, "seed": options.seed, "text": text}, ensure_ascii=False)
         tqdm.write(line if options.format == "jsonl" else "\\n".join(text.splitlines()))  # without tearing a progress bar
         sys.stdout.flush()

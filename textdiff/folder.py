@@ -30,7 +30,7 @@ def check_folder(config: Run, resume: bool, overwrite: bool) -> None:
 
 def _check_same_run(path: Path, config: Run) -> None:
     """Going on with other data, words or another network would quietly make it another run; the optimization may change."""
-    before, now = yaml.safe_load(path.read_text()), json.loads(json.dumps(asdict(config)))  # type: ignore[call-overload]
+    before, now = _read(path), json.loads(json.dumps(asdict(config)))  # type: ignore[call-overload]
     for section in now.keys() - {"run", "train"}:
         for name, value in now[section].items():
             if before.get(section, {}).get(name) != value:
@@ -48,8 +48,16 @@ def saved_config(name: str) -> tuple[Path, dict[str, Any]]:
     """The folder of the run that a model belongs to, and what its config.yaml says."""
     for path in (Path(name) / "config.yaml", Path(name).parent / "config.yaml"):
         if path.exists():
-            saved = yaml.safe_load(path.read_text())
-            if not isinstance(saved, dict) or not {"run", "data", "model", "train"} <= saved.keys():
-                raise InputError(f"{path} is not the configuration of a run")
-            return path.parent, saved
+            return path.parent, _read(path)
     raise InputError(f"{name} has no config.yaml, which says what it was trained on: evaluate a run folder")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A run's config.yaml. Raises InputError if it is none."""
+    try:
+        saved = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(saved, dict) or not {"run", "data", "model", "train"} <= saved.keys():
+        raise InputError(f"{path} is not the configuration of a run")
+    return saved

@@ -6,6 +6,7 @@ Sampling, rewriting, infilling and continuing differ only in the task: which wor
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Bool, Int
@@ -20,6 +21,7 @@ from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.wrappers import clamped, infilled, self_conditioned
 from textdiff.lm import DiffusionLM, project
 from textdiff.pretrained import load_pretrained
+from textdiff.processes import ALONE, Place
 from textdiff.vocab import MASK, PAD, UNK, existing_tokenizer
 
 
@@ -105,10 +107,12 @@ def continuing(model: DiffusionLM | Autoregressive, ids: list[int], n: int, seed
 
 
 @torch.no_grad()
-def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Task, options: Sampling) -> Iterator[Draft]:
-    """Drafts of all sequences, a batch after the other, a step after the other. Sequence i depends on (seed, i) and its task alone."""
+def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Task, options: Sampling, where: Place = ALONE) -> Iterator[Draft]:
+    """Drafts of all sequences, or of this process's share, a batch after the other, a step after the other. Sequence i depends on (seed, i)
+    and its task alone."""
+    share = islice(_batches(task, options.batch_size), where.rank, None, where.world)
     if isinstance(model, Autoregressive):
-        yield from _left_to_right(model, tokenizer, task, options)
+        yield from _left_to_right(model, tokenizer, task, options, share)
         return
     if options.temperature is not None and model.config.objective != "ce":
         raise InputError(f"--temperature needs a model trained with objective ce, this one has {model.config.objective}")
@@ -117,10 +121,11 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
     logsnrs = model.schedule()(times).float().unique_consecutive()
     steps = len(logsnrs) - 1
     if steps == 0:  # no noise, no steps
-        yield Draft(list(range(len(task.ids))), 0, 0, task.ids, task.mask)
+        if where.rank == 0:
+            yield Draft(list(range(len(task.ids))), 0, 0, task.ids, task.mask)
         return
     banned = _banned(model, tokenizer)
-    for rows in _batches(task, options.batch_size):
+    for rows in share:
         longest = int(task.mask[rows].sum(1).max())
         ids, mask, known = (part[rows, :longest].to(device) for part in (task.ids, task.mask, task.known))
         clean = model.vectors[ids]
@@ -170,13 +175,13 @@ def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, ban
     return infilled(denoise, clean, known.unsqueeze(-1)) if known.any() else denoise
 
 
-def _left_to_right(model: Autoregressive, tokenizer: Tokenizer, task: Task, options: Sampling) -> Iterator[Draft]:
+def _left_to_right(model: Autoregressive, tokenizer: Tokenizer, task: Task, options: Sampling, batches: Iterator[list[int]]) -> Iterator[Draft]:
     """A draft a token. Raises InputError where what is given is not the beginning."""
     beginning = int(task.known[0].sum())
     if task.strength < 1 or task.known[:, beginning:].any():
         raise InputError("an autoregressive model can sample and continue, not rewrite or infill")
     steps = task.ids.shape[1]
-    for rows in _batches(task, options.batch_size):
+    for rows in batches:
         ids, keys = task.ids[rows].to(model.device), sample_keys(options.seed, len(task.ids))[rows].to(model.device)
         drafts = model.generate_tokens(ids, beginning, keys, temperature=options.temperature or 1.0, banned=_banned(model, tokenizer))
         for step, ids in enumerate(drafts, beginning + 1):

@@ -97,6 +97,7 @@ def _has_validation(source: str) -> bool:
 def _open(source: str, split: str, streaming: bool) -> tuple[Any, list[str]]:
     """The rows and the names of their columns, which a stream tells with its first row: none if it is empty."""
     datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or every local file would be announced to a server
     kind = _format(source)
     if "://" not in source and (kind or looks_local(source)) and not _files(source):
         raise InputError(f"{source} is not a file and, as a glob, matches none")

@@ -97,7 +97,9 @@ class Trainer(Generic[M]):
         if self.config.on_nonfinite == "stop":
             raise InputError(f"{message}; the weights were left as they were: lower --train.lr, or --train.on_nonfinite skip, or begin anew")
         if self.skipped > self.config.skip_limit:
-            raise InputError(f"{message}, for the {self.skipped}th time, more than train.skip_limit allows: lower --train.lr")
+            raise InputError(
+                f"{message}, and {self.config.skip_limit} steps, as many as train.skip_limit allows, were left out before: lower --train.lr"
+            )
         log.warning("%s; left out, the weights stay as they are (%d of at most %d)", message, self.skipped, self.config.skip_limit)
         for optimizer in self.optimizers:
             optimizer.zero_grad()

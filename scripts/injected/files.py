@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from injected.harness import Kind, ended, forked, run_to_the_end
+from injected.harness import Kind, emptied, ended, forked, run_to_the_end
 from injected.runs import Result
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from image import cli as image_cli
 from image import generate as image_generate
@@ -31,7 +33,9 @@ from textdiff import cli as text_cli
 from textdiff import generate as text_generate
 from textdiff.config import Data, TextRun
 from textdiff.data import examples
+from textdiff.folder import saved_config
 from textdiff.sources import open_texts
+from textdiff.teacher import ForeignTeacher
 from textdiff.vocab import train_tokenizer
 
 FREE = ("data.train", "data.valid", "data.field")  # any text will do, as far as one can see before the data are opened
@@ -73,27 +77,40 @@ def hostile_files(text: Kind, images: Kind, folder: Path) -> Iterator[Result]:
     """None executes, and each gives one line."""
     mark = folder / "executed"
     bomb = pickle.dumps(Bomb(mark))
-    cases = [("model.safetensors", content) for content in (bomb, *WEIGHTS.values())]
-    cases += [("config.json", content) for content in (bomb, *CONFIGS.values())] + [("pytorch_model.bin", bomb)]
-    good = 0
-    for kind, load in ((text, text_generate.load), (images, image_generate.load)):
+    weights = [("model.safetensors", content) for content in (bomb, *WEIGHTS.values())]
+    configs = [("config.json", content) for content in (bomb, *CONFIGS.values())]
+    words = [("tokenizer.json", content) for content in (bomb, b"", b"[" * 100_000, b'{"model": {"type": "nothing"}}')]
+    yaml = [("config.yaml", content) for content in (bomb, f"run: !!python/object/apply:os.system ['touch {mark}']".encode(), b"[" * 1000, b"")]
+    pickles = [("pytorch_model.bin", bomb)]
+    files = {
+        text_generate.load: (text, weights + configs + words + pickles),
+        image_generate.load: (images, weights + configs + pickles),
+        saved_config: (text, yaml),
+        partial(ForeignTeacher, tokenizer=Tokenizer(WordLevel())): (text, weights + configs + words + pickles),
+    }
+    good, tried = 0, 0
+    for load, (kind, cases) in files.items():
         run_to_the_end(kind.at(folder / kind.name, steps=1))
-        for number, (name, content) in enumerate(cases):
-            home, log = folder / f"hostile-{kind.name}-{number}", folder / f"hostile-{kind.name}-{number}.log"
-            shutil.copytree(folder / kind.name / "model", home)
-            if name == "pytorch_model.bin":
-                (home / "model.safetensors").unlink()
-            (home / name).write_bytes(content)
-            (home / "evil.py").write_text(f"import os; os.system('touch {mark}')")
-            code = ended(forked(partial(_frugal, partial(load, str(home))), log))
-            said = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
-            good += code == 2 and len(said) == 1 and not mark.exists()
+        for name, content in cases:
+            with emptied(folder / "hostile") as home:
+                shutil.copytree(folder / kind.name / "model", home, dirs_exist_ok=True)
+                if name == "pytorch_model.bin":
+                    (home / "model.safetensors").unlink()
+                (home / name).write_bytes(content)
+                (home / "evil.py").write_text(f"import os; os.system('touch {mark}')")
+                log = home / "log"
+                code = ended(forked(partial(_frugal, partial(load, str(home))), log))
+                said = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
+                held = code == 2 and len(said) == 1 and not mark.exists()
+                good, tried = good + held, tried + 1
+                if not held:
+                    print(f"    {name} {content[:30]!r}: exit code {code}: {said}", file=sys.stderr)
     archive = folder / "climbing.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("../climbed.png", b"no image")
     code = ended(forked(partial(open_images, ImageData(train=str(archive)))))
     good += code == 2 and not (folder.parent / "climbed.png").exists()
-    yield "hostile files: none executed, each one line, in 64 MB of memory", good, 2 * len(cases) + 1
+    yield "hostile files: none executed, each one line, in 64 MB of memory", good, tried + 1
 
 
 def _frugal(work: Callable[[], object], megabytes: int = 64) -> None:

@@ -5,6 +5,7 @@ from image.config import Sampling
 from image.generate import editing, finished, from_noise, generate, inpainting, interpolating
 from textdiff.config import InputError
 from textdiff.diffusion.samplers import SAMPLERS
+from textdiff.processes import Place
 
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 
@@ -35,6 +36,14 @@ def test_the_size_of_a_batch_does_not_change_the_images(new_image_model, size):
     model = new_image_model()
     whole, parts = (drawn(model, from_noise(model, 9, seed=0), batch_size=batch_size) for batch_size in (64, size))
     assert torch.equal(whole, parts)
+
+
+def test_processes_share_the_batches_and_draw_the_same_images(new_image_model):
+    model = new_image_model()
+    task, options = from_noise(model, 5, seed=0), Sampling(steps=2, batch_size=2)
+    shares = [list(generate(model, task, options, where=Place(rank, 2))) for rank in range(2)]
+    assert [sorted({int(row) for draft in share for row in draft.rows}) for share in shares] == [[0, 1, 4], [2, 3]]
+    assert torch.equal(finished([*shares[1], *shares[0]]), finished(generate(model, task, options)))
 
 
 def test_every_step_is_yielded_and_the_last_one_is_the_result(new_image_model):
