@@ -31,7 +31,7 @@ from image.config import ImageRun
 from image.sources import open_images
 from textdiff import cli as text_cli
 from textdiff import generate as text_generate
-from textdiff.config import Data, TextRun
+from textdiff.config import Data, TextRun, Vocabulary
 from textdiff.data import examples
 from textdiff.folder import saved_config
 from textdiff.sources import open_texts
@@ -215,7 +215,7 @@ def broken_corpora(folder: Path) -> Iterator[Result]:
         good += held
         if not held:
             print(f"    {name}: exit code {code}: {said.strip().splitlines()[-1:]}", file=sys.stderr)
-    yield "corpora: every valid line kept, or one clear line", good, len(CORPORA)
+    yield "corpora: every valid line kept and, by bpe, given back exactly, or one clear line", good, len(CORPORA)
 
 
 def _read_corpus(path: Path, valid: Path, expected: int | None) -> None:
@@ -223,6 +223,8 @@ def _read_corpus(path: Path, valid: Path, expected: int | None) -> None:
     texts = open_texts(data)
     found = list(examples(texts.train(), train_tokenizer(texts.train(), TextRun().tokenizer), data))
     assert len(found) == expected, (path, len(found), expected)
+    exact = train_tokenizer(texts.train(), Vocabulary(kind="bpe", min_count=1))
+    assert all(exact.decode(exact.encode(text).ids) == text for text in texts.train())
 
 
 def broken_images(folder: Path) -> Iterator[Result]:
