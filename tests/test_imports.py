@@ -12,7 +12,8 @@ FILES = {
     for path in (ROOT / package).rglob("*.py")
 }
 CORE = "textdiff.diffusion"
-SHARED_NAMES = "batches checkpoint config counter folder journal layers levels loop parser pretrained processes table trainer"  # the rest of textdiff is text's
+# the rest of textdiff is text's
+SHARED_NAMES = "batches checkpoint config counter folder journal layers levels loop parser pretrained processes table trainer"
 SHARED = (CORE, *(f"textdiff.{name}" for name in SHARED_NAMES.split()))
 OURS = ("textdiff", "image", "scripts", "tests")
 
