@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from textdiff.config import InputError
 
@@ -22,8 +22,11 @@ def load_pretrained(name: str, kinds: tuple[type[M], ...], files: tuple[str, ...
         raise InputError(f"{name} is not a folder: give a run folder, its model/ folder, or a hub name such as user/model")
     what = "a model of textdiff" if len(kinds) > 1 else f"a {kinds[0].__name__}"
     try:
+        _check_size(name, folder)
         options: Any = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told below, by name
         loaded: Any = AutoModel.from_pretrained(source, use_safetensors=True, trust_remote_code=False, **options)
+    except InputError:
+        raise
     except Exception as error:  # transformers, safetensors and the hub raise many kinds
         raise InputError(f"{name} cannot be loaded as {what}: {' '.join(str(error).split())[:200]}") from error
     model, report = loaded
@@ -36,6 +39,19 @@ def load_pretrained(name: str, kinds: tuple[type[M], ...], files: tuple[str, ...
     if torch.cuda.is_available():
         torch.nn.Module.cuda(model)  # transformers hides its signature from the type checker
     return model.eval(), source
+
+
+def _check_size(name: str, folder: Path) -> None:
+    """Before a network is built for which no file has the weights. Raises InputError."""
+    if not (weights := folder / "model.safetensors").exists():
+        return
+    config, size = AutoConfig.from_pretrained(folder, trust_remote_code=False), weights.stat().st_size
+    wanted = max((value for value in config.to_dict().values() if type(value) is int), default=0)
+    if wanted <= size:
+        with torch.device("meta"):
+            wanted = sum(weight.numel() for weight in AutoModel.from_config(config, trust_remote_code=False).parameters())
+    if wanted > size:
+        raise InputError(f"{name}: its config.json asks for {wanted:,} weights or more, its model.safetensors has {size:,} bytes")
 
 
 def looks_local(name: str) -> bool:
