@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from image.unet import UNet
+from textdiff.config import check
 from textdiff.counter import normal, uniform
 from textdiff.diffusion.gaussian import PREDICTIONS, Denoiser, Prediction
 from textdiff.diffusion.loss import LOSSES
-from textdiff.diffusion.schedule import Schedule
+from textdiff.diffusion.schedule import SCHEDULES, Schedule
 from textdiff.diffusion.wrappers import clamped, guided
 from textdiff.layers import exact
 from textdiff.levels import even_times, named_schedule
@@ -65,6 +66,8 @@ class ImageDiffusion(PreTrainedModel):
     def __init__(self, config: ImageDiffusionConfig) -> None:
         super().__init__(config)
         c = config
+        check(c.objective in PREDICTIONS, "model.objective", f"one of {', '.join(PREDICTIONS)}", c.objective)
+        check(c.schedule in SCHEDULES, "model.schedule", f"one of {', '.join(SCHEDULES)}", c.schedule)
         self.unet = UNet(c.channels, c.width, c.multipliers, c.blocks, c.attention, len(c.classes), c.dropout)
         self.post_init()
 

@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from textdiff.config import check
 from textdiff.counter import hashed, normal, uniform
 from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse
 from textdiff.diffusion.loss import LOSSES
-from textdiff.diffusion.schedule import Schedule, gumbel
+from textdiff.diffusion.schedule import SCHEDULES, Schedule, gumbel
 from textdiff.layers import exact
 from textdiff.levels import ends, even_times, named_schedule
 from textdiff.transformer import TextDenoiser
@@ -68,6 +69,8 @@ class DiffusionLM(PreTrainedModel):
 
     def __init__(self, config: DiffusionLMConfig) -> None:
         super().__init__(config)
+        check(config.objective in ("ce", *PREDICTIONS), "model.objective", f"ce or one of {', '.join(PREDICTIONS)}", config.objective)
+        check(config.schedule in ("adaptive", *SCHEDULES), "model.schedule", f"adaptive or one of {', '.join(SCHEDULES)}", config.schedule)
         self.embedding = nn.Parameter(torch.randn(config.vocab_size, config.embed_dim))
         self.denoiser = TextDenoiser(config.embed_dim, config.width, config.depth, config.heads, config.length, config.dropout)
         self.head = nn.Linear(config.width, config.vocab_size if config.objective == "ce" else config.embed_dim)

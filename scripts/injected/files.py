@@ -70,6 +70,8 @@ CONFIGS: dict[str, bytes] = {
     "with auto_map": b'{"model_type": "textdiff", "auto_map": {"AutoModel": "evil.Model", "AutoConfig": "evil.Config"}}',
     "of no model": b'{"model_type": "nothing"}',
     "of nested lists": b"[" * 100_000,
+    "of an unknown schedule": b'{"model_type": "textdiff", "vocab_size": 40, "length": 20, "schedule": "os.system"}',
+    "of an unknown objective": b'{"model_type": "textdiff", "vocab_size": 40, "length": 20, "objective": "pickle"}',
     "of a million layers": b'{"model_type": "textdiff", "vocab_size": 40, "length": 20, "depth": 1000000}',
     "of a vocabulary of two billion": b'{"model_type": "textdiff", "vocab_size": 2000000000, "length": 20}',
     "of a width of a thousand": b'{"model_type": "textdiff", "vocab_size": 40, "length": 20, "width": 1024}',
