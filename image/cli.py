@@ -99,10 +99,9 @@ def sample(options: Namespace) -> None:
 
 def _check_places(options: Namespace) -> None:
     """Whether what is to be drawn can be written, before it is drawn."""
-    from PIL import Image
+    from image.sources import SUFFIXES
 
-    suffixes = sorted(Image.registered_extensions())
-    check(Path(options.out).suffix.lower() in suffixes, "--out", "a file of a known kind, such as .png", options.out)
+    check(Path(options.out).suffix.lower() in SUFFIXES, "--out", "a file of a known kind, such as .png", options.out)
     check(not options.gif or Path(options.gif).suffix.lower() == ".gif", "--gif", "a .gif file", options.gif)
     for path in filter(None, (options.out, options.gif)):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +136,8 @@ def _label(model: "ImageDiffusion", options: Namespace) -> "Tensor | None":
         return None
     if not classes:
         raise InputError(f"--class {options.label}: this model was trained without classes")
-    if options.label not in classes and not (options.label.isdecimal() and int(options.label) < len(classes)):
+    numbered = options.label.isascii() and options.label.isdecimal() and not any(map(str.isdecimal, classes))
+    if options.label not in classes and not (numbered and int(options.label) < len(classes)):
         raise InputError(f"--class must be one of {', '.join(classes)}, got {options.label}")
     return torch.full((options.n,), classes.index(options.label) if options.label in classes else int(options.label))
 

@@ -1,6 +1,7 @@
 """Every option of an image run, with its default; the optimization's are `textdiff.config.Train`. Imports nothing heavy."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from textdiff.config import Train, check
@@ -136,7 +137,7 @@ class Evaluation:
         ode: How many of them by the probability-flow ODE too, which takes longer.
         inception: Compare in the features of torch-fidelity's Inception network instead of a classifier trained on the same images (for
             photographs; needs torch-fidelity, which downloads it).
-        out: Folder for report.json and the figures. Nothing: evaluation/ in the run folder.
+        out: Folder for report.json and the figures, which are replaced. Nothing: evaluation/ in the run folder.
     """
 
     data: str | None = None
@@ -154,6 +155,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         for name, least in (("n", 10), ("scored", 2), ("ode", 0), ("seed", 0)):
             check(getattr(self, name) >= least, f"--{name}", f"at least {least}", getattr(self, name))
+        check(self.ode != 1, "--ode", "0, or 2 and more, for it has an interval", self.ode)
+        check(not Path(self.out or ".").is_file(), "--out", "a folder", self.out)
         check(self.guidance >= 0, "--guidance", "0 or more", self.guidance)
         check(self.seed < 2**63, "--seed", "between 0 and 2^63 - 1", self.seed)
         check(bool(self.numbers_of_steps) and min(self.numbers_of_steps) >= 1, "--steps", "at least 1", self.steps)

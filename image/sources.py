@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,17 @@ log = logging.getLogger("textdiff")
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 PIXELS, BYTES = 2**27, 2**28  # of one image, and of its file in an archive: more is taken for a decompression bomb
+UNRESIZED = 2**20  # pixels of an image that is used as it is: no network here is trained on more
+IDX_BYTES = 2**31
+
+Size = tuple[int, int]  # height, width
+
+
+class Fit(NamedTuple):
+    """What images are made to be; nothing: as they are, or as most of them are."""
+
+    size: Size | None
+    channels: int | None
 
 
 MODES: dict[int | None, str] = {1: "L", 3: "RGB"}  # channels -> Pillow's name
@@ -73,26 +84,24 @@ def open_images(data: Data) -> tuple[Images, Images]:
 def images_of(name: str, key: str, shape: tuple[int, int, int]) -> Images:
     """Images fitted to a shape. Raises InputError for what cannot be used."""
     channels, height, width = shape
-    images = _read(name, Data(channels=3 if channels == 3 else 1, size=max(height, width) if height == width else None), key)
-    if images.pixels.shape[1:] != shape:
-        raise InputError(f"{key} {name} has images of {'x'.join(map(str, images.pixels.shape[2:]))} pixels, the model's have {height}x{width}")
-    return images
+    return _read(name, Data(channels=3 if channels == 3 else 1), key, (height, width))
 
 
-def _read(name: str, data: Data, key: str) -> Images:
-    path = Path(name)
+def _read(name: str, data: Data, key: str, size: Size | None = None) -> Images:
+    """At a (height, width), else at data.size, else as they are."""
+    path, fit = Path(name), Fit(size or ((data.size, data.size) if data.size else None), data.channels)
     if name in BUILT_IN:
         images = BUILT_IN[name]()
     elif path.is_dir() or (path.suffix == ".zip" and path.is_file()):
-        images = _files(path, data, key)
+        images = _files(path, fit, key)
     elif path.exists():
         images = _idx(path, key)
     elif not looks_local(name) and "/" in name:
-        images = _hub(name, data, key)
+        images = _hub(name, fit, key)
     else:
         raise InputError(f"{key} {name} does not exist: give {', '.join(BUILT_IN)}, an idx file, a folder or .zip of images, or a hub name user/name")
-    if _changes(images, data):
-        images = replace(images, pixels=_stacked([_fitted(image, data) for image in _pictures(images.pixels)], key))
+    if images.pixels.shape[2:] != (fit.size or images.pixels.shape[2:]) or images.pixels.shape[1] != (fit.channels or images.pixels.shape[1]):
+        images = replace(images, pixels=_stacked(_of_one_kind(list(_pictures(images.pixels)), fit), key))
     return images if data.labels else Images(images.pixels)
 
 
@@ -125,19 +134,25 @@ def _idx(path: Path, key: str) -> Images:
 
 
 def _idx_array(path: Path, key: str) -> np.ndarray:
+    """No more of a file is read than its header says there is, for a small .gz may hold gigabytes."""
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        packed = path.open("rb").read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            head = file.read(4)
+            ndim = head[3] if head[:3] == b"\0\0\x08" and len(head) == 4 else 0
+            shape = np.frombuffer(file.read(4 * ndim).ljust(4 * ndim, b"\0"), ">u4")
+            size = math.prod(map(int, shape)) if ndim else 0
+            if size > IDX_BYTES:
+                raise InputError(f"{key} {path} says that it holds {size:,} bytes, more than {IDX_BYTES:,}")
+            content = file.read(size + 1)
     except (OSError, EOFError) as error:
         raise InputError(f"{key} {path} cannot be read: {error}") from error
-    ndim = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
-    shape = np.frombuffer(content[4 : 4 + 4 * ndim].ljust(4 * ndim, b"\0"), ">u4")
-    if not ndim or not shape.all() or len(content) != 4 + 4 * ndim + math.prod(map(int, shape)):
+    if not size or len(content) != size:
         raise InputError(f"{key} {path} is neither an image folder, a .zip nor a whole idx file of bytes")
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape).copy()
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()
 
 
-def _files(path: Path, data: Data, key: str) -> Images:
+def _files(path: Path, fit: Fit, key: str) -> Images:
     """All images of a folder or .zip, in the order of their names; the folder that holds one is its class, if there are several."""
     if path.is_dir():
         opened: Callable[[str], bytes] = lambda name: (path / name).read_bytes()  # noqa: E731
@@ -151,10 +166,10 @@ def _files(path: Path, data: Data, key: str) -> Images:
         names = sorted(name for name in archive.namelist() if Path(name).suffix.lower() in SUFFIXES and "__MACOSX" not in name)
     if not names:
         raise InputError(f"{key} {path} holds no images ({' '.join(sorted(SUFFIXES))})")
-    pictures = _readable(names, lambda name: _small(decoded(opened(name)), data), key, str(path))
+    pictures = _readable(names, lambda name: _small(decoded(opened(name)), fit), key, str(path))
     folders = [str(Path(name).parent) for name, _ in pictures]
     found = sorted(set(folders))
-    pixels = _stacked(_of_one_kind([picture for _, picture in pictures], data), key)
+    pixels = _stacked(_of_one_kind([picture for _, picture in pictures], fit), key)
     if len(found) < 2:
         return Images(pixels)
     if "." in found:
@@ -163,7 +178,7 @@ def _files(path: Path, data: Data, key: str) -> Images:
     return Images(pixels, torch.tensor([found.index(folder) for folder in folders]), tuple(last if len(set(last)) == len(last) else found))
 
 
-def _hub(name: str, data: Data, key: str) -> Images:
+def _hub(name: str, fit: Fit, key: str) -> Images:
     """A data set of the hub: its training split, its image column and, if it has one, its column of classes."""
     import datasets
 
@@ -180,10 +195,10 @@ def _hub(name: str, data: Data, key: str) -> Images:
 
     def read(row: str) -> Image.Image:
         cell = raw[int(row)][column]
-        return _small(decoded(cell["bytes"] or Path(cell["path"]).read_bytes()), data)
+        return _small(decoded(cell["bytes"] or Path(cell["path"]).read_bytes()), fit)
 
     pictures = _readable(map(str, range(len(raw))), read, key, name)
-    pixels = _stacked(_of_one_kind([picture for _, picture in pictures], data), key)
+    pixels = _stacked(_of_one_kind([picture for _, picture in pictures], fit), key)
     if label is None:
         return Images(pixels)
     labels = torch.tensor(rows[label])[[int(row) for row, _ in pictures]]
@@ -215,14 +230,14 @@ def decoded(content: bytes) -> Image.Image:
         top = 65535 if image.mode.startswith("I;16") or values.max() > 255 else 255
         return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8), "L")
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        grey, image = image.mode in ("L", "LA", "La"), image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("L" if grey else "RGB")
     return image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
 
 
-def fitted(image: Image.Image, size: int | tuple[int, int], mode: str) -> np.ndarray:
-    """The largest middle part of the wanted proportions, at the wanted size (one number: square; two: height, width)."""
-    height, width = (size, size) if isinstance(size, int) else size
+def fitted(image: Image.Image, size: Size, mode: str) -> np.ndarray:
+    """The largest middle part of the wanted proportions, at the wanted size."""
+    height, width = size
     image = image.convert(mode)
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
@@ -252,29 +267,22 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
-def _small(image: Image.Image, data: Data) -> Image.Image:
+def _small(image: Image.Image, fit: Fit) -> Image.Image:
     """Resized at once, so that no more than one picture is there in its full size."""
-    return ImageOps.fit(image, (data.size, data.size), Image.Resampling.LANCZOS) if data.size else image
+    if fit.size is None and image.width * image.height > UNRESIZED:
+        raise ValueError(f"{image.height}x{image.width} pixels are too many to be used as they are: give data.size")
+    return ImageOps.fit(image, fit.size[::-1], Image.Resampling.LANCZOS) if fit.size else image
 
 
-def _of_one_kind(pictures: list[Image.Image], data: Data) -> list[np.ndarray]:
+def _of_one_kind(pictures: list[Image.Image], fit: Fit) -> list[np.ndarray]:
     most = Counter(picture.mode for picture in pictures).most_common(1)[0][0]
-    mode = MODES.get(data.channels, most)
-    return [fitted(picture, data.size or (picture.height, picture.width), mode) for picture in pictures]
+    mode = MODES.get(fit.channels, most)
+    return [fitted(picture, fit.size or (picture.height, picture.width), mode) for picture in pictures]
 
 
 def _pictures(pixels: Tensor) -> Iterator[Image.Image]:
     for image in pixels.numpy():
         yield Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-
-
-def _changes(images: Images, data: Data) -> bool:
-    channels, height, width = images.pixels.shape[1:]
-    return data.size not in (None, height) or data.size not in (None, width) or data.channels not in (None, channels)
-
-
-def _fitted(image: Image.Image, data: Data) -> np.ndarray:
-    return fitted(image, data.size or (image.height, image.width), MODES.get(data.channels, image.mode))
 
 
 def _stacked(arrays: list[np.ndarray], key: str) -> Tensor:

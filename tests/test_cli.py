@@ -264,6 +264,8 @@ def test_a_run_can_be_given_minutes_instead_of_steps(tmp_path: Path) -> None:
         (["train", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["train", "--data.train", "/nowhere.txt", "--run", "RUN"], "/nowhere.txt"),
         (["train", "--train.trackers", "[nosuchtracker]", "--run", "RUN"], "nosuchtracker"),
+        (["train", "--resume", "--run", "RUN"], "holds no run to go on with"),
+        (["evaluate", "MODEL", "--out", "README.md"], "--out must be a folder"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_culprit(

@@ -4,6 +4,7 @@ Imports nothing heavy, so that the command line answers at once. `Model` becomes
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 TRACKERS = ("tensorboard", "wandb", "trackio", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab")  # what accelerate knows
@@ -277,6 +278,7 @@ class Evaluation:
     def __post_init__(self) -> None:
         for name, least in (("n", 10), ("scored", 2), ("ode", 0), ("slow_n", 10), ("seed", 0)):
             check(getattr(self, name) >= least, f"--{name}", f"at least {least}", getattr(self, name))
+        check(not Path(self.out or ".").is_file(), "--out", "a folder", self.out)
         check(bool(self.numbers_of_steps) and min(self.numbers_of_steps) >= 1, "--steps", "at least 1", self.steps)
         for baseline in self.baselines:
             check(baseline in BASELINES, "--baselines", f"of {', '.join(BASELINES)}", baseline)

@@ -149,7 +149,9 @@ def _chosen(commands: Commands, options: Namespace) -> tuple[str, Namespace]:
 def with_saved_options(arguments: list[str], folder: Path, at: int) -> list[str]:
     """What `--resume` goes on with: the options of the run, then those given now, which begin `at` this place."""
     saved = folder / "config.yaml"
-    return [*arguments[:at], "--config", str(saved), *arguments[at:]] if saved.exists() else arguments
+    if not saved.exists():
+        raise InputError(f"--resume: {folder} holds no run to go on with: begin one without --resume, or name another --run")
+    return [*arguments[:at], "--config", str(saved), *arguments[at:]]
 
 
 def build_parser(commands: Commands, prog: str, description: str, epilogs: dict[str, str]) -> Parser:

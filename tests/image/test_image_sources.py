@@ -13,7 +13,7 @@ from image import sources
 from image.config import Data
 from image.data import batched, in_turn
 from image.dots import dots, judge
-from image.sources import Images, decoded, open_images
+from image.sources import Images, decoded, images_of, open_images
 from textdiff.config import InputError, Train
 
 
@@ -105,6 +105,29 @@ def test_images_of_one_folder_have_no_classes(folder):
     assert opened(folder(a=picture(), b=picture()))[0].labels is None
 
 
+def test_images_too_large_to_be_used_as_they_are_are_resized_or_refused(folder):
+    path = folder(a=picture(size=(2000, 600)), b=picture(size=(2000, 600)))
+    with pytest.raises(InputError, match="none of its 2 images"):
+        opened(path)
+    assert opened(path, size=8)[0].pixels.shape == (1, 1, 8, 8)
+
+
+def test_no_more_of_a_packed_idx_file_is_read_than_its_header_says(tmp_path, monkeypatch):
+    path, read = tmp_path / "images-idx3-ubyte.gz", list[int]()
+    path.write_bytes(gzip.compress(b"\0" * 10**7))
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1, original=gzip.GzipFile.read: read.append(size) or original(self, size))
+    with pytest.raises(InputError, match="nor a whole idx file"):
+        opened(path)
+    assert 0 <= max(read) < 100
+    path.write_bytes(gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 2**31, 2**10, 2**10)))
+    with pytest.raises(InputError, match="says that it holds"):
+        opened(path)
+
+
+def test_images_are_fitted_to_a_shape_that_is_not_square(folder):
+    assert images_of(str(folder(a=picture(size=(9, 30)), b=picture(size=(20, 20)))), "--data", (1, 6, 4)).pixels.shape == (2, 1, 6, 4)
+
+
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
@@ -114,7 +137,7 @@ def test_images_of_one_folder_have_no_classes(folder):
         (picture("RGB", value=(1, 2, 3)).quantize(2), [1, 2, 3]),
         (picture("RGBA", value=(10, 20, 30, 0)), [255, 255, 255]),
         (picture("RGBA", value=(10, 20, 30, 255)), [10, 20, 30]),
-        (picture("LA", value=(10, 0)), [255, 255, 255]),
+        (picture("LA", value=(10, 0)), [255]),
         (picture("I;16", value=65535), [255]),
         (picture("I;16", value=257 * 100), [100]),
     ],
