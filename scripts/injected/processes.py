@@ -49,17 +49,17 @@ def moved(kind: Kind, folder: Path) -> Iterator[Result]:
 def launchers(kind: Kind, folder: Path) -> Iterator[Result]:
     """Two machines, played by two launchers on the loopback device: the same weights as one process, in float32."""
     kind = kind.at(folder, steps=20, optimizer="adamw", save_every=1000)
-    run_to_the_end(kind.at(folder / "alone"))
+    run_to_the_end(kind.at(folder / f"alone-{kind.name}"))
     script = {"text": "scripts/train_text.py", "images": "scripts/train_image.py"}[kind.name]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--master_addr", "127.0.0.1", "--master_port", str(_free_port())]
     with emptied(folder / "machines") as home:
-        options = ["--config", str(folder / "alone" / "config.yaml"), "--run", str(home)]
+        options = ["--config", str(folder / f"alone-{kind.name}" / "config.yaml"), "--run", str(home)]
         machines = [
             subprocess.Popen([*launch, "--node_rank", str(rank), "--", script, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             for rank in (0, 1)
         ]
         codes = [machine.wait(120) for machine in machines]
-        apart = math.inf if any(codes) else _apart(_newest(home), _newest(folder / "alone"))
+        apart = math.inf if any(codes) else _apart(_newest(home), _newest(folder / f"alone-{kind.name}"))
     yield f"{kind.name}, float32: two launchers on loopback: weights within 1e-6 ({apart:.1e})", int(apart <= 1e-6), 1
 
 
