@@ -8,6 +8,7 @@ import logging
 import math
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -100,7 +101,8 @@ def _read(name: str, data: Data, key: str, size: Size | None = None) -> Images:
         images = _hub(name, fit, key)
     else:
         raise InputError(f"{key} {name} does not exist: give {', '.join(BUILT_IN)}, an idx file, a folder or .zip of images, or a hub name user/name")
-    if images.pixels.shape[2:] != (fit.size or images.pixels.shape[2:]) or images.pixels.shape[1] != (fit.channels or images.pixels.shape[1]):
+    channels, *found = images.pixels.shape[1:]
+    if (channels, *found) != (fit.channels or channels, *(fit.size or found)):
         images = replace(images, pixels=_stacked(_of_one_kind(list(_pictures(images.pixels)), fit), key))
     return images if data.labels else Images(images.pixels)
 
@@ -136,7 +138,8 @@ def _idx(path: Path, key: str) -> Images:
 def _idx_array(path: Path, key: str) -> np.ndarray:
     """No more of a file is read than its header says there is, for a small .gz may hold gigabytes."""
     try:
-        packed = path.open("rb").read(2) == b"\x1f\x8b"
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as file:
             head = file.read(4)
             ndim = head[3] if head[:3] == b"\0\0\x08" and len(head) == 4 else 0
@@ -145,7 +148,7 @@ def _idx_array(path: Path, key: str) -> np.ndarray:
             if size > IDX_BYTES:
                 raise InputError(f"{key} {path} says that it holds {size:,} bytes, more than {IDX_BYTES:,}")
             content = file.read(size + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{key} {path} cannot be read: {error}") from error
     if not size or len(content) != size:
         raise InputError(f"{key} {path} is neither an image folder, a .zip nor a whole idx file of bytes")

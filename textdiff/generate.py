@@ -120,14 +120,13 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
     times = torch.linspace(task.strength, 0, max(1, math.ceil(options.steps * task.strength)) + 1, dtype=torch.float64, device=device)
     logsnrs = model.schedule()(times).float().unique_consecutive()
     steps = len(logsnrs) - 1
-    if steps == 0:  # no noise, no steps
-        if where.rank == 0:
-            yield Draft(list(range(len(task.ids))), 0, 0, task.ids, task.mask)
-        return
     banned = _banned(model, tokenizer)
     for rows in share:
         longest = int(task.mask[rows].sum(1).max())
         ids, mask, known = (part[rows, :longest].to(device) for part in (task.ids, task.mask, task.known))
+        if steps == 0:  # no noise, no steps
+            yield Draft(rows, 0, 0, ids.cpu(), mask.cpu())
+            continue
         clean = model.vectors[ids]
         noise = sample_noise(sample_keys(options.seed, len(task.ids))[rows].to(device))
         x = noise(clean) if task.strength == 1 else diffuse(clean, logsnrs[:1].expand(len(ids)), noise(clean))

@@ -230,7 +230,17 @@ def test_a_folder_of_nothing_but_broken_images_is_refused(folder):
         opened(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"no idx file", idx(np.ones((2, 3, 3)))[:-1], b"\x1f\x8bnonsense", b"\0\0\x08\x03\0\0\0\0" + 8 * b"\0"])
+BROKEN_IDX = {
+    "empty": b"",
+    "no idx": b"no idx file",
+    "too short": idx(np.ones((2, 3, 3)))[:-1],
+    "no gzip": b"\x1f\x8bnonsense",
+    "broken gzip": gzip.compress(bytes(99))[:10] + b"\xff" * 20,
+    "of no size": b"\0\0\x08\x03\0\0\0\0" + 8 * b"\0",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_IDX.values(), ids=BROKEN_IDX)
 def test_a_broken_idx_file_is_refused_by_name(tmp_path, content):
     (tmp_path / "images").write_bytes(content)
     with pytest.raises(InputError, match=r"data\.train .*images"):
