@@ -63,6 +63,8 @@ def test_every_configuration_names_only_options_that_exist(path: Path) -> None:
         (config.Train, {"minutes": 0.0}),
         (config.Evaluation, {"steps": [32, 0]}),
         (config.Sampling, {"temperature": 0.0}),
+        (config.Sampling, {"guidance": -0.5}),
+        (config.Model, {"sampling_guidance": -0.5}),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(section: type, options: dict[str, object]) -> None:

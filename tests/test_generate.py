@@ -87,6 +87,11 @@ def test_the_sentences_of_one_call_differ(draw, tasks, task):
     assert len({tuple(ids) for ids in draw(tasks[task], temperature=2.0)}) > 1
 
 
+def test_sentences_are_drawn_with_the_models_own_guidance_unless_told_otherwise(model, draw, tasks):
+    own = model.config.sampling_guidance
+    assert draw(tasks["sample"], guidance=own) == draw(tasks["sample"]) != draw(tasks["sample"], guidance=own + 3)
+
+
 def test_the_global_generator_is_left_alone(draw, tasks):
     before = torch.get_rng_state()
     draw(tasks["sample"])

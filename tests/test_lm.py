@@ -234,6 +234,36 @@ def test_a_low_temperature_predicts_the_likeliest_word(model, batch, noisy):
     assert_close(prediction.x0, model.vectors[logits.argmax(-1)].detach(), atol=1e-4, rtol=0)
 
 
+@torch.no_grad()
+def guided(model, batch, noisy, guidance) -> tuple[torch.Tensor, torch.Tensor]:
+    """x0 and the words' log-probabilities."""
+    known = torch.zeros_like(batch["mask"])
+    prediction, logits = model.predict(*noisy, torch.zeros_like(noisy[0]), known, batch["mask"], guidance=guidance)
+    return prediction.x0, logits.log_softmax(-1)
+
+
+def test_guidance_multiplies_what_the_context_says(model, batch, noisy):
+    """log p_g = log p_alone + g (log p - log p_alone), up to its norm."""
+    alone = model.alone(*noisy).detach().log_softmax(-1)
+    expected = (alone + 2.5 * (guided(model, batch, noisy, 1.0)[1] - alone)).log_softmax(-1)
+    assert_close(guided(model, batch, noisy, 2.5), (expected.exp() @ model.vectors.detach(), expected), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["x0", "eps"])
+def test_guidance_goes_as_much_farther_from_where_words_are_alone(new_model, batch, noisy, objective):
+    model = new_model(objective=objective).eval()
+    (alone, _), (trained, _), (far, _) = (guided(model, batch, noisy, guidance) for guidance in (0.0, 1.0, 2.5))
+    assert_close(far, alone + 2.5 * (trained - alone), atol=1e-4, rtol=1e-4)
+
+
+@every_objective
+def test_without_guidance_words_stand_alone(new_model, batch, noisy, objective):
+    """x0 is their posterior mean, each given its own noisy vector."""
+    model = new_model(objective=objective).eval()
+    alone = model.alone(*noisy).detach().softmax(-1) @ model.vectors.detach()
+    assert_close(guided(model, batch, noisy, 0.0)[0], alone, atol=1e-5, rtol=1e-5)
+
+
 def test_a_position_knows_its_distance_to_the_end(new_model):
     """And nothing else sets positions apart, where none looks at another and all vectors are equal."""
     model = new_model().eval()

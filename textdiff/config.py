@@ -93,6 +93,7 @@ class Model:
         uniform_share: With the adaptive schedule, share of training examples whose log SNR is uniform over the range instead.
         output_prior: Add the noisy word's own evidence to the logits, from the first to the second of these shares of the training.
         sampling_temperature: Of the word probabilities when sampling, unless the command line says otherwise.
+        sampling_guidance: How much the context counts when sampling (1: as trained), unless the command line says otherwise.
     """
 
     family: Literal["diffusion", "autoregressive"] = "diffusion"
@@ -110,7 +111,8 @@ class Model:
     reveal: float = 0.25
     uniform_share: float = 0.1
     output_prior: tuple[float, float] = (0.25, 0.6)
-    sampling_temperature: float = 0.9
+    sampling_temperature: float = 1.0
+    sampling_guidance: float = 1.5
 
     def __post_init__(self) -> None:
         check(self.logsnr_min < self.logsnr_max, "model.logsnr_min", f"below logsnr_max = {self.logsnr_max}", self.logsnr_min)
@@ -123,6 +125,7 @@ class Model:
         start, end = self.output_prior
         check(0 <= start < end, "model.output_prior", "two rising shares of the training", self.output_prior)
         check(self.sampling_temperature > 0, "model.sampling_temperature", "positive", self.sampling_temperature)
+        check(self.sampling_guidance >= 0, "model.sampling_guidance", "0 or more", self.sampling_guidance)
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,8 @@ class Sampling:
         sampler: ddpm (ancestral), ddim (deterministic), dpm_solver (DPM-Solver++ 2M), heun (probability-flow ODE).
         temperature: Of the word probabilities, for models trained with objective ce: below 1 safer, above 1 more varied. Nothing: the model's
             own (model.sampling_temperature).
+        guidance: How much the context counts: 1 as trained, more for words that agree with each other, 0 for words one by one. Nothing: the
+            model's own (model.sampling_guidance).
         seed: Sentence i is a function of the seed and i.
         batch_size: Sentences at a time; changes the speed, not the sentences.
         clamp: Move every estimate to the nearest word (Diffusion-LM's clamping trick).
@@ -216,6 +221,7 @@ class Sampling:
     steps: int = 32
     sampler: Literal["ddpm", "ddim", "dpm_solver", "heun"] = "ddpm"
     temperature: float | None = None
+    guidance: float | None = None
     seed: int = 0
     batch_size: int = 64
     clamp: bool = False
@@ -224,6 +230,7 @@ class Sampling:
     def __post_init__(self) -> None:
         check(self.steps >= 1, "--steps", "at least 1", self.steps)
         check(self.temperature is None or self.temperature > 0, "--temperature", "positive", self.temperature)
+        check(self.guidance is None or self.guidance >= 0, "--guidance", "0 or more", self.guidance)
         check(0 <= self.seed < 2**63, "--seed", "between 0 and 2^63 - 1", self.seed)
         check(self.batch_size >= 1, "--batch_size", "at least 1", self.batch_size)
 
@@ -241,6 +248,7 @@ class Evaluation:
         steps: Steps of the sampler, or a list of them, for a row each.
         sampler: The model's sampler.
         temperature: Of the model's word probabilities; nothing: its own.
+        guidance: How much the context counts to the model; nothing: its own.
         clamp: Move every estimate of the model's to the nearest word.
         precision: Of the network when sampling, bf16 or no (float32). Likelihoods are always float32.
         seed: Of the samples.
@@ -262,6 +270,7 @@ class Evaluation:
     steps: int | list[int] = 32
     sampler: Literal["ddpm", "ddim", "dpm_solver", "heun"] = "ddpm"
     temperature: float | None = None
+    guidance: float | None = None
     clamp: bool = False
     precision: Literal["no", "bf16"] = "no"
     seed: int = 0

@@ -115,8 +115,8 @@ def _baselines(options: Evaluation, config: TextRun, judge: Judge, folder: Path,
         nats = np.array([model.nats(sentence) for sentence in judge.scored])
         return [Row(name, model.sample(n, seed=0, longest=config.data.length), nats)]
 
-    usual = replace(options, sampler="ddpm", temperature=None, clamp=False)
-    published = replace(usual, steps=2000, clamp=True)
+    usual = replace(options, sampler="ddpm", temperature=None, guidance=None, clamp=False)
+    published = replace(usual, steps=2000, guidance=1.0, clamp=True)
     writers: dict[str, Callable[[], list[Row]]] = {
         "ar": lambda: same_budget("ar", autoregressive(config), n, usual),
         "diffusion-lm": lambda: same_budget("diffusion-lm", diffusion_lm(config), min(n, options.slow_n), published),
@@ -151,7 +151,8 @@ def _written(name: str, model: DiffusionLM | Autoregressive, judge: Judge, n: in
     rows = []
     for steps in numbers:
         label = name if len(numbers) == 1 else f"{name}, {steps} steps"
-        sampling = Sampling(steps, options.sampler, options.temperature, options.seed, 250, options.clamp, options.precision)
+        shared = {option: getattr(options, option) for option in ("sampler", "temperature", "guidance", "seed", "clamp", "precision")}
+        sampling = Sampling(steps, batch_size=250, **shared)
         began, drafts = time.perf_counter(), list[Draft]()
         with tqdm(desc=f"sampling {label}", unit="step") as bar:
             for draft in generate(model, judge.tokenizer, from_noise(model, n, options.seed), sampling):

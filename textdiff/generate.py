@@ -112,6 +112,8 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
     and its task alone."""
     share = islice(_batches(task, options.batch_size), where.rank, None, where.world)
     if isinstance(model, Autoregressive):
+        if options.guidance is not None:
+            raise InputError("--guidance needs a diffusion model, this one is autoregressive")
         yield from _left_to_right(model, tokenizer, task, options, share)
         return
     if options.temperature is not None and model.config.objective != "ce":
@@ -159,12 +161,13 @@ def _batches(task: Task, size: int, pool: int = 16) -> Iterator[list[int]]:
 def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, banned: Tensor, options: Sampling) -> Denoiser:
     """The model as the core sees it: self-conditioned, told the known words, its estimates kept where embeddings are."""
     temperature = options.temperature or model.config.sampling_temperature
+    guidance = model.config.sampling_guidance if options.guidance is None else options.guidance
     told = known if model.config.reveal else torch.zeros_like(known)  # a model never taught to look at known words is not told
 
     def network(x_t: Tensor, logsnr: Tensor, earlier: Tensor) -> Prediction:
         seen = torch.where(told.unsqueeze(-1), clean, x_t)
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            prediction, _ = model.predict(seen, logsnr, project(earlier), told, mask, temperature=temperature, banned=banned)
+            prediction, _ = model.predict(seen, logsnr, project(earlier), told, mask, temperature=temperature, guidance=guidance, banned=banned)
         return from_x0(x_t, logsnr, prediction.x0)
 
     def nearest(x0: Tensor) -> Tensor:

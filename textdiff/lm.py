@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from textdiff.config import check
 from textdiff.counter import hashed, normal, uniform
-from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse
+from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse, from_x0
 from textdiff.diffusion.loss import LOSSES
 from textdiff.diffusion.schedule import SCHEDULES, Schedule, gumbel
 from textdiff.layers import exact
@@ -46,14 +46,16 @@ class DiffusionLMConfig(PreTrainedConfig):
         reveal: float = 0.25,
         uniform_share: float = 0.1,
         output_prior: Sequence[float] = (0.25, 0.6),
-        sampling_temperature: float = 0.9,
+        sampling_temperature: float = 1.0,
+        sampling_guidance: float = 1.5,
         **kwargs: Any,
     ) -> None:
         self.vocab_size, self.length = vocab_size, length
         self.objective, self.schedule, self.logsnr_min, self.logsnr_max = objective, schedule, logsnr_min, logsnr_max
         self.embed_dim, self.width, self.depth, self.heads, self.dropout = embed_dim, width, depth, heads, dropout
         self.self_condition, self.reveal, self.uniform_share = self_condition, reveal, uniform_share
-        self.output_prior, self.sampling_temperature = list(output_prior), sampling_temperature
+        self.output_prior = list(output_prior)
+        self.sampling_temperature, self.sampling_guidance = sampling_temperature, sampling_guidance
         super().__init__(**kwargs)
 
 
@@ -109,6 +111,10 @@ class DiffusionLM(PreTrainedModel):
         alpha, sigma = alpha_sigma(logsnr, x_t)
         return (alpha / sigma**2) * (x_t @ self.vectors.T)
 
+    def alone(self, x_t: Float[Tensor, "b l d"], logsnr: Float[Tensor, " b"]) -> Float[Tensor, "b l v"]:
+        """Logits of each word without context, by Bayes' rule: its frequency and the evidence of its own noisy vector."""
+        return self.unigram.log() + self.evidence(x_t, logsnr)
+
     def rounding(self, x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l v"]:
         """Logits of the words for a clean vector, by inner products (Diffusion-LM, sec. 4.2)."""
         logits = x0 @ self.vectors.T
@@ -131,14 +137,25 @@ class DiffusionLM(PreTrainedModel):
         mask: Bool[Tensor, "b l"],
         *,
         temperature: float = 1.0,
+        guidance: float = 1.0,
         banned: Bool[Tensor, " v"] | None = None,
     ) -> tuple[Prediction, Float[Tensor, "b l v"]]:
-        """The prediction of the clean vectors and the logits of the words; `earlier` is an estimate of x0, or zero, `known` vectors are clean."""
+        """The prediction of the clean vectors and the logits of the words; `earlier` is an estimate of x0, or zero, `known` vectors are clean.
+
+        Guidance is classifier-free (arXiv:2207.12598, eq. 6): the condition is the context, and the model without it needs no training, for it
+        is Bayes' rule. With objective ce the word probabilities become p (p / p_alone)^(guidance - 1), to the power 1 / temperature; with the
+        others, x0 becomes x0_alone + guidance (x0 - x0_alone).
+        """
         out = self._network(x_t, logsnr, earlier, known, mask)
         with torch.autocast(x_t.device.type, enabled=False):
             if self.config.objective != "ce":
                 prediction = PREDICTIONS[self.config.objective](x_t, logsnr, out)
+                if guidance != 1:
+                    alone = self.alone(x_t, logsnr).softmax(-1) @ self.vectors
+                    prediction = from_x0(x_t, logsnr, torch.lerp(alone, prediction.x0, guidance))
                 return prediction, self._without(self.rounding(prediction.x0), banned)
+            if guidance != 1:
+                out = torch.lerp(self.alone(x_t, logsnr), out, guidance)
             logits = self._without(out, banned)
             x0 = (logits / temperature).softmax(-1) @ self.vectors
             return PREDICTIONS["x0"](x_t, logsnr, x0), logits

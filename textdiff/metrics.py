@@ -162,9 +162,8 @@ def context_gain(model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor,
     gains = {}
     for level in levels:
         x_t, logsnr = _noisy(model, ids, level)
-        alone = model.unigram.log() + model.evidence(x_t, logsnr)
         _, logits = model.predict(x_t, logsnr, torch.zeros_like(x_t), torch.zeros_like(mask), mask)
-        gains[level] = float((cross_entropy(alone, ids) - cross_entropy(logits, ids))[mask].mean())
+        gains[level] = float((cross_entropy(model.alone(x_t, logsnr), ids) - cross_entropy(logits, ids))[mask].mean())
     return gains
 
 

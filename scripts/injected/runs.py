@@ -25,12 +25,19 @@ def exact_resume(kind: Kind, folder: Path, repeats: int, kills: int = 3) -> Iter
     same, deaths, in_saves = 0, 0, 0
     for _ in range(repeats):
         with emptied(folder / "killed") as home:
-            for _ in range(kills):
+            saving: list[bool] = []
+            while len(saving) < kills:
                 where = killed_in_between(kind.at(home), dice, longest)
-                if where is None:  # it was quicker than the first one, on a machine that was busy then
-                    longest *= 0.8
+                if where is not None:
+                    saving.append(where)
+                    continue
+                longest *= 0.8  # it was quicker than the first one, on a machine that was busy then
+                if len(saving) >= 2:
                     break
-                deaths, in_saves = deaths + 1, in_saves + where
+                shutil.rmtree(home)
+                home.mkdir()
+                saving.clear()
+            deaths, in_saves = deaths + len(saving), in_saves + sum(saving)
             run_to_the_end(kind.at(home))
             same += fingerprint(home) == expected
     yield f"{kind.name}: killed {deaths} times, {in_saves} inside a save, and resumed: byte-identical", same, repeats
