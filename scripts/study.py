@@ -81,7 +81,8 @@ def table(run: str, options: list[str]) -> dict[str, dict[str, Any]]:
     """Held-out text, training text, the model at 8 and at 32 steps, and whatever else is asked for."""
     path = Path(run, "evaluation", "report.json")
     if not path.exists():
-        textdiff("evaluate", run, "--steps", "[8,32]", "--n", "400", "--ode", "0", "--precision", "bf16", *options)
+        usual = ["--steps", "[8,32]", "--sampler", "dpm_solver", "--n", "400", "--slow_n", "30", "--ode", "0", "--precision", "bf16"]
+        textdiff("evaluate", run, *usual, *options)
     rows: dict[str, dict[str, Any]] = json.loads(path.read_text())["table"]
     return rows
 

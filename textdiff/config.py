@@ -111,8 +111,8 @@ class Model:
     reveal: float = 0.25
     uniform_share: float = 0.1
     output_prior: tuple[float, float] = (0.25, 0.6)
-    sampling_temperature: float = 1.0
-    sampling_guidance: float = 1.5
+    sampling_temperature: float = 1.05
+    sampling_guidance: float = 1.6
 
     def __post_init__(self) -> None:
         check(self.logsnr_min < self.logsnr_max, "model.logsnr_min", f"below logsnr_max = {self.logsnr_max}", self.logsnr_min)

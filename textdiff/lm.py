@@ -46,8 +46,8 @@ class DiffusionLMConfig(PreTrainedConfig):
         reveal: float = 0.25,
         uniform_share: float = 0.1,
         output_prior: Sequence[float] = (0.25, 0.6),
-        sampling_temperature: float = 1.0,
-        sampling_guidance: float = 1.5,
+        sampling_temperature: float = 1.05,
+        sampling_guidance: float = 1.6,
         **kwargs: Any,
     ) -> None:
         self.vocab_size, self.length = vocab_size, length
