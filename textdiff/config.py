@@ -257,7 +257,7 @@ class Evaluation:
         minutes: Train the baselines for so long instead.
         teacher: Judge fluency by this causal language model: a folder, a hub name, or an autoregressive run of ours with the same words.
             Nothing: a GPT-2 trained from scratch on the same text.
-        teacher_minutes: Train it for so long. Nothing: a tenth of the model's own time.
+        teacher_minutes: Train it for so long. Nothing: a tenth of the model's own time, but at most five minutes.
         mauve: Add MAUVE, with the teacher's hidden states as features (needs the extra mauve).
         scored: Held-out sentences whose likelihood is estimated.
         ode: How many of them by the probability-flow ODE too, which takes much longer.

@@ -88,7 +88,7 @@ def trained_seconds(path: Path) -> float:
 def _teacher(options: Evaluation, config: TextRun, tokenizer: Tokenizer, folder: Path, spent: float) -> Teacher:
     if options.teacher:
         return _named_teacher(options.teacher, tokenizer)
-    seconds = options.teacher_minutes * 60 if options.teacher_minutes else spent / 10
+    seconds = options.teacher_minutes * 60 if options.teacher_minutes else min(spent / 10, 300)
     model = _trained("teacher", autoregressive(config, seed=1), tokenizer, folder, seconds)
     assert isinstance(model, Autoregressive)
     return Teacher(model)
