@@ -4,7 +4,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from textdiff.baselines import Bigram, Unigram, shuffled
+from textdiff.baselines import Bigram, Unigram, diffusion_lm, shuffled
+from textdiff.config import Model, TextRun
 
 SENTENCES = [(0, 1, 2), (0, 2), (1, 1, 2), (0, 1)] * 5
 
@@ -41,3 +42,7 @@ def test_shuffled_sentences_hold_the_words_of_the_text():
     mixed = shuffled(text, 2, seed=0)
     assert {tuple(sorted(sentence)) for sentence in mixed} == set(text)
     assert mixed not in (text, text[::-1])
+
+
+def test_the_published_recipe_is_sampled_without_our_guidance():
+    assert diffusion_lm(TextRun(model=Model(sampling_guidance=5.0))).model.sampling_guidance == 1

@@ -44,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_all_rows_are_in_one_table_and_what_was_trained_is_kept(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = Evaluation(**QUICK, steps=[1, 2], mauve=True, baselines=["ar", "bigram", "shuffled"], out=str(tmp_path))
+    options = Evaluation(**QUICK, steps=[1, 2], guidance=3.0, mauve=True, baselines=["ar", "bigram", "shuffled"], out=str(tmp_path))
     typed = [word for name, value in vars(options).items() if value is not None for word in (f"--{name}", json.dumps(value).strip('"'))]
     capsys.readouterr()
     main(["evaluate", run, *typed])
@@ -52,6 +52,7 @@ def test_all_rows_are_in_one_table_and_what_was_trained_is_kept(run: str, tmp_pa
     report = json.loads((tmp_path / "report.json").read_text())
     names = ["held-out text", "training text", "model, 1 steps", "model, 2 steps", "ar", "bigram", "shuffled"]
     assert list(report["table"]) == names
+    assert (report["options"]["guidance"], report["options"]["temperature"]) == (3.0, 1.05)
     assert all(name in lines[0] for name in names)
     assert len({tuple(row) for row in report["table"].values()}) == 1
     assert report["table"]["bigram"]["nats_per_token"] < report["table"]["model, 1 steps"]["nats_per_token"]
@@ -64,6 +65,9 @@ def test_all_rows_are_in_one_table_and_what_was_trained_is_kept(run: str, tmp_pa
     assert weights.stat().st_mtime_ns == before
     with pytest.raises(InputError, match="not an autoregressive model"):
         evaluate(run, Evaluation(**QUICK, teacher=run))
+    with pytest.raises(InputError, match="--guidance needs a diffusion model"):
+        evaluate(str(weights.parent.parent), Evaluation(**QUICK, guidance=3.0, out=str(tmp_path / "unused")))
+    assert not (tmp_path / "unused").exists()
 
 
 def test_any_causal_language_model_can_be_the_teacher(run: str, tmp_path: Path) -> None:

@@ -249,6 +249,15 @@ def test_guidance_multiplies_what_the_context_says(model, batch, noisy):
     assert_close(guided(model, batch, noisy, 2.5), (expected.exp() @ model.vectors.detach(), expected), atol=1e-4, rtol=1e-4)
 
 
+def test_a_word_alone_is_as_likely_as_its_frequency_and_its_noisy_vector_make_it(model, batch, noisy):
+    """p(v) N(x_t; alpha e_v, sigma^2 I), up to its norm."""
+    x_t, logsnr = (part.double() for part in noisy)
+    alpha, sigma = logsnr.sigmoid().sqrt()[:, None, None, None], (-logsnr).sigmoid().sqrt()[:, None, None, None]
+    likelihood = Normal(alpha * model.vectors.detach().double(), sigma).log_prob(x_t.unsqueeze(2)).sum(-1)
+    expected = (model.unigram.double().log() + likelihood).log_softmax(-1)
+    assert_close(model.alone(*noisy).detach().log_softmax(-1).double(), expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("objective", ["x0", "eps"])
 def test_guidance_goes_as_much_farther_from_where_words_are_alone(new_model, batch, noisy, objective):
     model = new_model(objective=objective).eval()

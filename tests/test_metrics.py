@@ -199,6 +199,13 @@ def test_a_bound_asks_for_no_noise_level_that_the_schedule_does_not_train(new_mo
     assert torch.cat(asked).max() == pytest.approx(math.log(0.99 / 0.01), abs=1e-4)
 
 
+@pytest.mark.parametrize("figure", [partial(bound, draws=4), partial(ode_bound, steps=4)], ids=["bound", "ode_bound"])
+def test_a_bound_is_that_of_the_model_as_trained_however_it_is_sampled(model, batch, figure):
+    before = figure(model, batch["ids"], batch["mask"], torch.arange(8))
+    model.config.sampling_guidance, model.config.sampling_temperature = 5.0, 0.3
+    assert torch.equal(figure(model, batch["ids"], batch["mask"], torch.arange(8)), before)
+
+
 def test_padding_is_neither_coded_nor_counted(model, batch):
     key = torch.arange(8)
     wide = {name: torch.nn.functional.pad(batch[name], (0, 3)) for name in ("ids", "mask")}

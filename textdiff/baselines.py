@@ -21,12 +21,21 @@ def autoregressive(config: TextRun, seed: int = 0) -> TextRun:
 
 
 def diffusion_lm(config: TextRun) -> TextRun:
-    """Diffusion-LM's recipe (arXiv:2205.14217) at the run's width and depth: x0 objective with rounding, sqrt schedule, 16-d embeddings,
-    no self-conditioning. Ours keeps the embeddings' norm fixed, theirs lets it grow; and AdamW at 1e-3, for its 1e-4 is meant for 200,000 steps."""
+    """Diffusion-LM's recipe (arXiv:2205.14217) at the run's width and depth: x0 objective with rounding, sqrt schedule, 16-d embeddings, no
+    self-conditioning, no guidance. Ours keeps the embeddings' norm fixed, theirs lets it grow; and AdamW at 1e-3, for its 1e-4 is meant for
+    200,000 steps."""
     return replace(
         config,
         model=replace(
-            config.model, objective="x0", schedule="sqrt", embed_dim=16, embedding_init="random", self_condition=0.0, reveal=0.0, dropout=0.1
+            config.model,
+            objective="x0",
+            schedule="sqrt",
+            embed_dim=16,
+            embedding_init="random",
+            self_condition=0.0,
+            reveal=0.0,
+            dropout=0.1,
+            sampling_guidance=1.0,
         ),
         train=replace(config.train, optimizer="adamw", lr=1e-3, weight_decay=0.0),
     )

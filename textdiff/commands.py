@@ -91,7 +91,7 @@ def evaluate(options: Namespace) -> None:
 
 def _load(options: Namespace) -> "tuple[DiffusionLM | Autoregressive, Tokenizer]":
     """The model, once what can be checked without it is checked."""
-    check(options.n >= 1, "--n", "at least 1", options.n)
+    check(1 <= options.n <= 10**7, "--n", "between 1 and 10,000,000", options.n)
     if "text" in options:
         check(bool(options.text.strip()), "--text", "a text", options.text)
         check(options.text == options.text.encode("utf-8", "ignore").decode(), "--text", "valid UTF-8", ascii(options.text))

@@ -124,8 +124,8 @@ class Model:
             check(0 <= getattr(self, name) <= 1, f"model.{name}", "in [0, 1]", getattr(self, name))
         start, end = self.output_prior
         check(0 <= start < end, "model.output_prior", "two rising shares of the training", self.output_prior)
-        check(self.sampling_temperature > 0, "model.sampling_temperature", "positive", self.sampling_temperature)
-        check(self.sampling_guidance >= 0, "model.sampling_guidance", "0 or more", self.sampling_guidance)
+        check(0.001 <= self.sampling_temperature <= 1000, "model.sampling_temperature", "between 0.001 and 1000", self.sampling_temperature)
+        check(0 <= self.sampling_guidance <= 100, "model.sampling_guidance", "between 0 and 100", self.sampling_guidance)
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ class Sampling:
         sampler: ddpm (ancestral), ddim (deterministic), dpm_solver (DPM-Solver++ 2M), heun (probability-flow ODE).
         temperature: Of the word probabilities, for models trained with objective ce: below 1 safer, above 1 more varied. Nothing: the model's
             own (model.sampling_temperature).
-        guidance: How much the context counts: 1 as trained, more for words that agree with each other, 0 for words one by one. Nothing: the
-            model's own (model.sampling_guidance).
+        guidance: How much the context counts: 1 as trained, about 1.6 for words that agree with each other, 0 for words one by one, 3 and more
+            for words too rare. Nothing: the model's own (model.sampling_guidance).
         seed: Sentence i is a function of the seed and i.
         batch_size: Sentences at a time; changes the speed, not the sentences.
         clamp: Move every estimate to the nearest word (Diffusion-LM's clamping trick).
@@ -229,8 +229,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check(self.steps >= 1, "--steps", "at least 1", self.steps)
-        check(self.temperature is None or self.temperature > 0, "--temperature", "positive", self.temperature)
-        check(self.guidance is None or self.guidance >= 0, "--guidance", "0 or more", self.guidance)
+        check(self.temperature is None or 0.001 <= self.temperature <= 1000, "--temperature", "between 0.001 and 1000", self.temperature)
+        check(self.guidance is None or 0 <= self.guidance <= 100, "--guidance", "between 0 and 100", self.guidance)
         check(0 <= self.seed < 2**63, "--seed", "between 0 and 2^63 - 1", self.seed)
         check(self.batch_size >= 1, "--batch_size", "at least 1", self.batch_size)
 
@@ -248,7 +248,7 @@ class Evaluation:
         steps: Steps of the sampler, or a list of them, for a row each.
         sampler: The model's sampler.
         temperature: Of the model's word probabilities; nothing: its own.
-        guidance: How much the context counts to the model; nothing: its own.
+        guidance: How much the context counts to the model (1: as trained, as its likelihood always is); nothing: its own.
         clamp: Move every estimate of the model's to the nearest word.
         precision: Of the network when sampling, bf16 or no (float32). Likelihoods are always float32.
         seed: Of the samples.
@@ -288,7 +288,9 @@ class Evaluation:
         for name, least in (("n", 10), ("scored", 2), ("ode", 0), ("slow_n", 10), ("seed", 0)):
             check(getattr(self, name) >= least, f"--{name}", f"at least {least}", getattr(self, name))
         check(not Path(self.out or ".").is_file(), "--out", "a folder", self.out)
-        check(bool(self.numbers_of_steps) and min(self.numbers_of_steps) >= 1, "--steps", "at least 1", self.steps)
+        check(bool(self.numbers_of_steps), "--steps", "at least 1", self.steps)
+        for steps in self.numbers_of_steps:
+            self.sampling(steps)
         for baseline in self.baselines:
             check(baseline in BASELINES, "--baselines", f"of {', '.join(BASELINES)}", baseline)
         for name in ("minutes", "teacher_minutes"):
@@ -297,6 +299,9 @@ class Evaluation:
     @property
     def numbers_of_steps(self) -> list[int]:
         return [self.steps] if isinstance(self.steps, int) else self.steps
+
+    def sampling(self, steps: int) -> Sampling:
+        return Sampling(steps, self.sampler, self.temperature, self.guidance, self.seed, 250, self.clamp, self.precision)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from tqdm import tqdm
 from textdiff import metrics
 from textdiff.autoregressive import Autoregressive
 from textdiff.baselines import Bigram, Unigram, autoregressive, diffusion_lm, shuffled
-from textdiff.config import Data, Evaluation, InputError, Model, Sampling, TextRun, Train, Vocabulary
+from textdiff.config import Data, Evaluation, InputError, Model, TextRun, Train, Vocabulary
 from textdiff.data import examples
 from textdiff.folder import saved_config
-from textdiff.generate import Draft, finished, from_noise, generate, load
+from textdiff.generate import Draft, finished, from_noise, generate, load, temperature_and_guidance
 from textdiff.lm import DiffusionLM
 from textdiff.metrics import Sentence
 from textdiff.report import Judge, Row, report, write
@@ -43,6 +43,7 @@ LEVELS = tuple(float(level) for level in range(-8, 5))
 def evaluate(name: str, options: Evaluation) -> dict[str, Any]:
     """Writes evaluation/ beside the model and returns what report.json holds."""
     model, tokenizer = load(name)
+    temperature, guidance = temperature_and_guidance(model, options.sampling(1))
     home, config = run_of(name)
     folder = Path(options.out) if options.out else home / "evaluation"
     texts = open_texts(replace(config.data, streaming=False, valid=options.data or config.data.valid))
@@ -55,6 +56,7 @@ def evaluate(name: str, options: Evaluation) -> dict[str, Any]:
     rows += _written("model", model, judge, len(real), options)
     rows += _baselines(options, config, judge, folder, options.minutes * 60 if options.minutes else spent, len(real))
     judged = report(rows, judge) | {"recovery": _recovery(model, scored)}
+    judged["options"] = asdict(options) | {"temperature": temperature, "guidance": guidance}
     write(judged, rows, judge, folder)
     return judged
 
@@ -116,7 +118,7 @@ def _baselines(options: Evaluation, config: TextRun, judge: Judge, folder: Path,
         return [Row(name, model.sample(n, seed=0, longest=config.data.length), nats)]
 
     usual = replace(options, sampler="ddpm", temperature=None, guidance=None, clamp=False)
-    published = replace(usual, steps=2000, guidance=1.0, clamp=True)
+    published = replace(usual, steps=2000, clamp=True)
     writers: dict[str, Callable[[], list[Row]]] = {
         "ar": lambda: same_budget("ar", autoregressive(config), n, usual),
         "diffusion-lm": lambda: same_budget("diffusion-lm", diffusion_lm(config), min(n, options.slow_n), published),
@@ -151,8 +153,7 @@ def _written(name: str, model: DiffusionLM | Autoregressive, judge: Judge, n: in
     rows = []
     for steps in numbers:
         label = name if len(numbers) == 1 else f"{name}, {steps} steps"
-        shared = {option: getattr(options, option) for option in ("sampler", "temperature", "guidance", "seed", "clamp", "precision")}
-        sampling = Sampling(steps, batch_size=250, **shared)
+        sampling = options.sampling(steps)
         began, drafts = time.perf_counter(), list[Draft]()
         with tqdm(desc=f"sampling {label}", unit="step") as bar:
             for draft in generate(model, judge.tokenizer, from_noise(model, n, options.seed), sampling):

@@ -111,13 +111,10 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
     """Drafts of all sequences, or of this process's share, a batch after the other, a step after the other. Sequence i depends on (seed, i)
     and its task alone."""
     share = islice(_batches(task, options.batch_size), where.rank, None, where.world)
+    temperature_and_guidance(model, options)
     if isinstance(model, Autoregressive):
-        if options.guidance is not None:
-            raise InputError("--guidance needs a diffusion model, this one is autoregressive")
         yield from _left_to_right(model, tokenizer, task, options, share)
         return
-    if options.temperature is not None and model.config.objective != "ce":
-        raise InputError(f"--temperature needs a model trained with objective ce, this one has {model.config.objective}")
     device = model.device
     times = torch.linspace(task.strength, 0, max(1, math.ceil(options.steps * task.strength)) + 1, dtype=torch.float64, device=device)
     logsnrs = model.schedule()(times).float().unique_consecutive()
@@ -136,6 +133,18 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
         for step in SAMPLERS[options.sampler](denoise, x, logsnrs, generator=noise):
             words = model.rounding(step.x0).masked_fill(banned, -torch.inf).argmax(-1)
             yield Draft(rows, step.index, steps, torch.where(known, ids, words).cpu(), mask.cpu())
+
+
+def temperature_and_guidance(model: DiffusionLM | Autoregressive, options: Sampling) -> tuple[float, float]:
+    """The model's own where none is asked for. Raises InputError if what is asked for means nothing to it."""
+    if isinstance(model, Autoregressive):
+        if options.guidance is not None:
+            raise InputError("--guidance needs a diffusion model, this one is autoregressive")
+        return options.temperature or 1.0, 1.0
+    if options.temperature is not None and model.config.objective != "ce":
+        raise InputError(f"--temperature needs a model trained with objective ce, this one has {model.config.objective}")
+    guidance = model.config.sampling_guidance if options.guidance is None else options.guidance
+    return options.temperature or model.config.sampling_temperature, guidance
 
 
 def finished(drafts: Iterable[Draft]) -> Iterator[list[int]]:
@@ -160,8 +169,7 @@ def _batches(task: Task, size: int, pool: int = 16) -> Iterator[list[int]]:
 
 def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, banned: Tensor, options: Sampling) -> Denoiser:
     """The model as the core sees it: self-conditioned, told the known words, its estimates kept where embeddings are."""
-    temperature = options.temperature or model.config.sampling_temperature
-    guidance = model.config.sampling_guidance if options.guidance is None else options.guidance
+    temperature, guidance = temperature_and_guidance(model, options)
     told = known if model.config.reveal else torch.zeros_like(known)  # a model never taught to look at known words is not told
 
     def network(x_t: Tensor, logsnr: Tensor, earlier: Tensor) -> Prediction:
@@ -185,7 +193,9 @@ def _left_to_right(model: Autoregressive, tokenizer: Tokenizer, task: Task, opti
     steps = task.ids.shape[1]
     for rows in batches:
         ids, keys = task.ids[rows].to(model.device), sample_keys(options.seed, len(task.ids))[rows].to(model.device)
-        drafts = model.generate_tokens(ids, beginning, keys, temperature=options.temperature or 1.0, banned=_banned(model, tokenizer))
+        drafts = model.generate_tokens(
+            ids, beginning, keys, temperature=temperature_and_guidance(model, options)[0], banned=_banned(model, tokenizer)
+        )
         for step, ids in enumerate(drafts, beginning + 1):
             written = torch.arange(steps, device=ids.device) < step
             yield Draft(rows, step, steps + 1, ids.cpu(), (written & (ids != model.end)).cpu())

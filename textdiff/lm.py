@@ -142,9 +142,9 @@ class DiffusionLM(PreTrainedModel):
     ) -> tuple[Prediction, Float[Tensor, "b l v"]]:
         """The prediction of the clean vectors and the logits of the words; `earlier` is an estimate of x0, or zero, `known` vectors are clean.
 
-        Guidance is classifier-free (arXiv:2207.12598, eq. 6): the condition is the context, and the model without it needs no training, for it
-        is Bayes' rule. With objective ce the word probabilities become p (p / p_alone)^(guidance - 1), to the power 1 / temperature; with the
-        others, x0 becomes x0_alone + guidance (x0 - x0_alone).
+        Guidance is after the classifier-free one (arXiv:2207.12598, eq. 6): the condition is the context (neighbours, place, length), and the
+        model without it needs no training, for it is Bayes' rule. The squared errors follow that equation: x0_alone + guidance (x0 - x0_alone).
+        With objective ce it is the logits that do, so word probabilities become p (p / p_alone)^(guidance - 1), to the power 1 / temperature.
         """
         out = self._network(x_t, logsnr, earlier, known, mask)
         with torch.autocast(x_t.device.type, enabled=False):
