@@ -101,8 +101,14 @@ def draw(tables: dict[float, dict[str, Any]], path: Path) -> None:
         ratio = [rows[name]["teacher_perplexity"] / rows["held-out text"]["teacher_perplexity"] for rows in tables.values()]
         left.plot(list(tables), [rows[name]["nats_per_token"] for rows in tables.values()], marker="o", label=label)
         right.plot(list(tables), ratio, marker="o", label=label)
-    left.set(xscale="log", xlabel="minutes of training", ylabel="nats a token", title="Bound on held-out text")
-    right.set(xscale="log", yscale="log", xlabel="minutes of training", ylabel="ratio to held-out text", title="Perplexity by the teacher")
+    left.set(title="Bound on held-out text", ylabel="nats a token")
+    right.set(title="Perplexity by the teacher", ylabel="ratio to held-out text")
+    for axes in (left, right):
+        axes.set(xscale="log", yscale="log", xlabel="minutes of training")
+        axes.set_xticks(list(tables), [f"{minutes:g}" for minutes in tables], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.set_yticks([1, 1.5, 2, 3, 5, 10, 20, 30], ["1", "1.5", "2", "3", "5", "10", "20", "30"])
+        axes.set_yticks([], minor=True)
     left.legend()
     figure.savefig(path, dpi=120)
 
