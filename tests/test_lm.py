@@ -149,6 +149,16 @@ def test_words_that_are_given_carry_no_loss(new_model, batch, objective, monkeyp
     assert terms[objective] == 0
 
 
+@every_objective
+def test_only_words_to_be_predicted_come_to_the_vocabulary(new_model, batch, objective, monkeypatch):
+    model, seen = new_model(objective=objective), []
+    given = torch.arange(batch["mask"].shape[1]) < batch["mask"].sum(1, keepdim=True) // 2
+    monkeypatch.setattr(model, "_revealed", lambda *_: given)
+    model.head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    model(**batch)
+    assert seen[-1] == (int((batch["mask"] & ~given).sum()), model.config.width)
+
+
 def test_a_given_share_of_zero_reveals_nothing(new_model, batch):
     assert not new_model(reveal=0.0)._revealed(batch["index"], batch["mask"]).any()
 

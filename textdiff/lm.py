@@ -106,16 +106,16 @@ class DiffusionLM(PreTrainedModel):
         """All embeddings, of norm sqrt(d): one unit of variance a component."""
         return F.normalize(self.embedding, dim=-1) * math.sqrt(self.config.embed_dim)
 
-    def evidence(self, x_t: Float[Tensor, "b l d"], logsnr: Float[Tensor, " b"]) -> Float[Tensor, "b l v"]:
+    def evidence(self, x_t: Float[Tensor, "b *l d"], logsnr: Float[Tensor, " b"]) -> Float[Tensor, "b *l v"]:
         """log N(x_t; alpha e_v, sigma^2 I) up to a constant: what a noisy vector says of its own word, without context."""
         alpha, sigma = alpha_sigma(logsnr, x_t)
-        return (alpha / sigma**2) * (x_t @ self.vectors.T)
+        return (alpha / sigma**2 * x_t) @ self.vectors.T
 
     def alone(self, x_t: Float[Tensor, "b l d"], logsnr: Float[Tensor, " b"]) -> Float[Tensor, "b l v"]:
         """Logits of each word without context, by Bayes' rule: its frequency and the evidence of its own noisy vector."""
         return self.unigram.log() + self.evidence(x_t, logsnr)
 
-    def rounding(self, x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l v"]:
+    def rounding(self, x0: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         """Logits of the words for a clean vector, by inner products (Diffusion-LM, sec. 4.2)."""
         logits = x0 @ self.vectors.T
         return logits if self.config.objective == "ce" else logits + self.rounding_bias
@@ -146,7 +146,7 @@ class DiffusionLM(PreTrainedModel):
         model without it needs no training, for it is Bayes' rule. The squared errors follow that equation: x0_alone + guidance (x0 - x0_alone).
         With objective ce it is the logits that do, so word probabilities become p (p / p_alone)^(guidance - 1), to the power 1 / temperature.
         """
-        out = self._network(x_t, logsnr, earlier, known, mask)
+        out = self._output(self.denoiser(x_t, logsnr, earlier, known, mask), x_t, logsnr)
         with torch.autocast(x_t.device.type, enabled=False):
             if self.config.objective != "ce":
                 prediction = PREDICTIONS[self.config.objective](x_t, logsnr, out)
@@ -160,13 +160,11 @@ class DiffusionLM(PreTrainedModel):
             x0 = (logits / temperature).softmax(-1) @ self.vectors
             return PREDICTIONS["x0"](x_t, logsnr, x0), logits
 
-    def _network(
-        self, x_t: Float[Tensor, "b l d"], logsnr: Float[Tensor, " b"], earlier: Tensor, known: Tensor, mask: Tensor, index: Tensor | None = None
-    ) -> Float[Tensor, "b l k"]:
-        """With objective ce the logits, else what stands for x0 or eps; in float32. Dropout only with an `index`."""
-        out = self.head(self.denoiser(x_t, logsnr, earlier, known, mask, index))
+    def _output(self, h: Float[Tensor, "b *l w"], x_t: Float[Tensor, "b *l d"], logsnr: Float[Tensor, " b"]) -> Float[Tensor, "b *l k"]:
+        """With objective ce the logits, else what stands for x0 or eps; in float32."""
+        out = self.head(h)
         with torch.autocast(x_t.device.type, enabled=False):
-            return exact(out) + (self.prior_weight * self.evidence(x_t, logsnr) if self.config.objective == "ce" else 0)
+            return exact(out) + (self.evidence(self.prior_weight * x_t, logsnr) if self.config.objective == "ce" else 0)
 
     def forward(
         self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], index: Int[Tensor, " b"], progress: float = 1.0
@@ -186,32 +184,39 @@ class DiffusionLM(PreTrainedModel):
         if self.training:
             self.prior_weight.fill_(self._prior_weight_at(progress))
         logsnr, known = self._noise_levels(index), self._revealed(index, mask)
-        x0, target = self.vectors[ids], mask & ~known
+        x0 = self.vectors[ids]
         eps = normal(index, x0.shape, stream=1)
         x_t = diffuse(x0, logsnr, eps)
         seen = torch.where(known.unsqueeze(-1), x0, x_t)
-        out = self._network(seen, logsnr, self._first_estimate(index, seen, logsnr, known, mask), known, mask, index if self.training else None)
+        earlier = self._first_estimate(index, seen, logsnr, known, mask)
+        h = self.denoiser(seen, logsnr, earlier, known, mask, index if self.training else None)
 
-        def mean(per_token: Float[Tensor, "b #l"]) -> Float[Tensor, ""]:
-            return (per_token * target).sum() / (mask.sum() * self._target_share)
+        row, place = (mask & ~known).nonzero(as_tuple=True)  # the words to be predicted: no other comes near the vocabulary
 
+        def mean(per_token: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+            return per_token.sum() / (mask.sum() * self._target_share)
+
+        word, x0, eps, level = ids[row, place], x0[row, place], eps[row, place], logsnr[row]
+        out = self._output(h[row, place], x_t[row, place], level)
         if self.config.objective == "ce":
-            nats = cross_entropy(out, ids)
+            nats = F.cross_entropy(out, word, reduction="none")
             terms = {"ce": mean(nats)}
         else:
-            prediction = PREDICTIONS[self.config.objective](x_t, logsnr, out)
-            error = LOSSES[self.config.objective](lambda *_: prediction, x0, logsnr, eps)
-            nats = cross_entropy(self.rounding(prediction.x0.detach()), ids)
-            terms = {self.config.objective: mean(error.mean(-1)), "round": mean(self._rounding_loss(ids, x0, index))}
+            prediction = PREDICTIONS[self.config.objective](x_t[row, place], level, out)
+            error = LOSSES[self.config.objective](lambda *_: prediction, x0, level, eps)
+            nats = F.cross_entropy(self.rounding(prediction.x0.detach()), word, reduction="none")
+            rounded = self._rounding_loss(word, x0, normal(index, seen.shape, stream=2)[row, place])
+            terms = {self.config.objective: mean(error.mean(-1)), "round": mean(rounded)}
         if self.training and self.config.schedule == "adaptive":
-            alone = (nats.detach() * mask).sum(1) / mask.sum(1)  # only used where no word is given
-            terms["schedule"] = mean((self._schedule_misfit(alone, logsnr) * ~known.any(1)).unsqueeze(1))
+            alone = torch.zeros_like(mask, dtype=nats.dtype).index_put((row, place), nats.detach()).sum(1) / mask.sum(1)
+            misfit = self._schedule_misfit(alone, logsnr) * ~known.any(1)  # only where no word is given
+            terms["schedule"] = mean(misfit[row])
         return terms
 
-    def _rounding_loss(self, ids: Int[Tensor, "b l"], x0: Float[Tensor, "b l d"], index: Int[Tensor, " b"]) -> Float[Tensor, "b l"]:
+    def _rounding_loss(self, word: Int[Tensor, " n"], x0: Float[Tensor, "n d"], eps: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Nats of each word given its nearly clean vector: what keeps the embeddings apart."""
-        logsnr = torch.full((len(ids),), ends(self.schedule())[1], device=x0.device)
-        return cross_entropy(self.rounding(diffuse(x0, logsnr, normal(index, x0.shape, stream=2))), ids)
+        logsnr = torch.full((len(word),), ends(self.schedule())[1], device=x0.device)
+        return F.cross_entropy(self.rounding(diffuse(x0, logsnr, eps)), word, reduction="none")
 
     @property
     def _target_share(self) -> float:
