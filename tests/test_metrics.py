@@ -180,6 +180,14 @@ def test_the_bound_of_a_perfect_model_of_single_words_is_their_entropy(contextle
     assert nats.mean().item() == pytest.approx(entropy.item(), abs=0.15)
 
 
+def test_more_steps_tighten_the_bound(contextless):
+    contextless.head.weight.data.zero_()
+    contextless.config.self_condition = 0.0
+    words = single_words(contextless)
+    few, more, most = (bound(contextless, **words, steps=steps).mean() for steps in (30, 300, 3000))
+    assert few > more > most
+
+
 def test_the_odes_bound_of_a_perfect_model_of_single_words_is_their_entropy(contextless):
     model = contextless
     model.head.weight.data.zero_()

@@ -72,7 +72,7 @@ class ModulatedNorm(nn.Module):
 
     def forward(self, h: Float[Tensor, "b l w"], level: Float[Tensor, "b w"]) -> Float[Tensor, "b l w"]:
         gain, shift = self.modulation(level).unsqueeze(1).chunk(2, -1)
-        return torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), 1 + gain)
+        return torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]).to(gain.dtype), 1 + gain)
 
 
 class Block(nn.Module):
