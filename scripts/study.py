@@ -29,39 +29,39 @@ class Source:
         return [word for name, value in vars(self).items() if value is not None for word in (f"--data.{name}", value)]
 
 
-def ablations(source: Source, config: str = CONFIG, changes: list[str] | None = None, minutes: float = 8.0, out: str = "runs/ablations") -> None:
+def ablations(source: Source, base: str = CONFIG, changes: list[str] | None = None, minutes: float = 8.0, out: str = "runs/ablations") -> None:
     """One change at a time under one budget.
 
     Args:
         source: Of the text.
-        config: What is changed.
+        base: Configuration that is changed.
         changes: YAML files, each with what differs. Nothing: all of configs/ablations.
         minutes: Of training, for each.
         out: Folder for the runs.
     """
-    base = trained(f"{out}/as_it_is", [config], source, minutes)
-    table(base, ["--baselines", "[]", "--teacher_minutes", "4"])
-    (teacher,) = Path(base, "evaluation").glob("teacher-*")
+    plain = trained(f"{out}/as_it_is", [base], source, minutes)
+    table(plain, ["--baselines", "[]", "--teacher_minutes", "4"])
+    (teacher,) = Path(plain, "evaluation").glob("teacher-*")
     print(f"{'change':24} nats a token   perplexity, 32 steps   8 steps   entropy   distinct-2   two-sample     (ratios to held-out text)")
     for change in (None, *(changes or sorted(map(str, Path("configs/ablations").glob("*.yaml"))))):
-        run = trained(f"{out}/{Path(change).stem}", [config, change], source, minutes) if change else base
+        run = trained(f"{out}/{Path(change).stem}", [base, change], source, minutes) if change else plain
         real, _, few, many = table(run, ["--baselines", "[]", "--teacher", str(teacher)]).values()
         print(f"{Path(run).name:24} {line(real, few, many)}", flush=True)
 
 
-def budgets(source: Source, config: str = CONFIG, minutes: list[float] | None = None, out: str = "runs/budgets") -> None:
+def budgets(source: Source, base: str = CONFIG, minutes: list[float] | None = None, out: str = "runs/budgets") -> None:
     """How quality grows with training time, beside an autoregressive model and Diffusion-LM's recipe; draws budgets.png.
 
     Args:
         source: Of the text.
-        config: The model.
+        base: Configuration of the model.
         minutes: The budgets. Nothing: 5, 10, 30 and 60.
         out: Folder for the runs and the figure.
     """
     tables: dict[float, dict[str, Any]] = {}
     teacher: list[str] = []
     for budget in sorted(minutes or [5, 10, 30, 60], reverse=True):  # the longest first: its teacher judges all
-        run = trained(f"{out}/{budget:g}min", [config], source, budget)
+        run = trained(f"{out}/{budget:g}min", [base], source, budget)
         tables[budget] = table(run, ["--baselines", "[ar,diffusion-lm]", "--minutes", f"{budget:g}", *teacher])
         teacher = teacher or ["--teacher", *map(str, Path(run, "evaluation").glob("teacher-*"))]
         real, _, few, many, *_ = tables[budget].values()

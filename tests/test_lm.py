@@ -150,13 +150,22 @@ def test_words_that_are_given_carry_no_loss(new_model, batch, objective, monkeyp
 
 
 @every_objective
-def test_only_words_to_be_predicted_come_to_the_vocabulary(new_model, batch, objective, monkeypatch):
+def test_the_loss_takes_outputs_of_words_to_be_predicted_only(new_model, batch, objective, monkeypatch):
     model, seen = new_model(objective=objective), []
     given = torch.arange(batch["mask"].shape[1]) < batch["mask"].sum(1, keepdim=True) // 2
     monkeypatch.setattr(model, "_revealed", lambda *_: given)
     model.head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
     model(**batch)
     assert seen[-1] == (int((batch["mask"] & ~given).sum()), model.config.width)
+
+
+@every_objective
+def test_a_batch_of_given_words_alone_leaves_gradients_of_zero(new_model, batch, objective, monkeypatch):
+    model = new_model(objective=objective)
+    monkeypatch.setattr(model, "_revealed", lambda index, mask: mask)
+    sum(model(**batch).values()).backward()
+    assert all(not parameter.grad.any() for name, parameter in model.named_parameters() if name != "embedding" and parameter.grad is not None)
+    assert not model.embedding.grad.isnan().any()
 
 
 def test_a_given_share_of_zero_reveals_nothing(new_model, batch):

@@ -186,6 +186,7 @@ def test_more_steps_tighten_the_bound(contextless):
     words = single_words(contextless)
     few, more, most = (bound(contextless, **words, steps=steps).mean() for steps in (30, 300, 3000))
     assert few > more > most
+    assert few - more > 5 * (more - most)  # the excess falls as 1 / steps
 
 
 def test_the_odes_bound_of_a_perfect_model_of_single_words_is_their_entropy(contextless):

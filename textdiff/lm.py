@@ -191,7 +191,7 @@ class DiffusionLM(PreTrainedModel):
         earlier = self._first_estimate(index, seen, logsnr, known, mask)
         h = self.denoiser(seen, logsnr, earlier, known, mask, index if self.training else None)
 
-        row, place = (mask & ~known).nonzero(as_tuple=True)  # the words to be predicted: no other comes near the vocabulary
+        row, place = (mask & ~known).nonzero(as_tuple=True)  # the words to be predicted: the loss takes logits of no other
 
         def mean(per_token: Float[Tensor, " n"]) -> Float[Tensor, ""]:
             return per_token.sum() / (mask.sum() * self._target_share)

@@ -184,9 +184,9 @@ def bound(
 ) -> Float[Tensor, " b"]:
     """Nats a sentence: the variational bound on -log p(sentence) = -log p(length) - log p(words | length), padding neither coded nor counted.
 
-    The reverse process has `steps` steps of equal length in log SNR, of which `draws` are drawn, stratified; an unbiased estimate. More steps
-    cost nothing and tighten the bound (VDM, arXiv:2107.00630, sec. 4.1): 1,000 have half a percent more nats than 10,000, which are within
-    a thousandth of infinitely many. `key` numbers the sentences, whose randomness is a function of it. In float32.
+    The reverse process has `steps` steps of equal length in log SNR, of which `draws` are drawn, stratified; an unbiased estimate: more steps
+    cost nothing and tighten the bound (VDM, arXiv:2107.00630, sec. 4.1). `key` numbers the sentences, whose randomness is a function of it.
+    In float32.
     """
     x0, denoise = model.vectors[ids], _denoiser(model, mask)
     total = bound_but_last(denoise, x0, key, model.schedule(), steps, draws)
