@@ -197,21 +197,27 @@ class DiffusionLM(PreTrainedModel):
             return per_token.sum() / (mask.sum() * self._target_share)
 
         word, x0, eps, level = ids[row, place], x0[row, place], eps[row, place], logsnr[row]
-        out = self._output(h[row, place], x_t[row, place], level)
-        if self.config.objective == "ce":
-            nats = F.cross_entropy(out, word, reduction="none")
-            terms = {"ce": mean(nats)}
-        else:
-            prediction = PREDICTIONS[self.config.objective](x_t[row, place], level, out)
-            error = LOSSES[self.config.objective](lambda *_: prediction, x0, level, eps)
-            nats = F.cross_entropy(self.rounding(prediction.x0.detach()), word, reduction="none")
-            rounded = self._rounding_loss(word, x0, normal(index, seen.shape, stream=2)[row, place])
-            terms = {self.config.objective: mean(error.mean(-1)), "round": mean(rounded)}
+        loss, nats = self._losses(h[row, place], x_t[row, place], level, word, x0, eps)
+        terms = {self.config.objective: mean(loss)}
+        if self.config.objective != "ce":
+            terms["round"] = mean(self._rounding_loss(word, x0, normal(index, seen.shape, stream=2)[row, place]))
         if self.training and self.config.schedule == "adaptive":
             alone = torch.zeros_like(mask, dtype=nats.dtype).index_put((row, place), nats.detach()).sum(1) / mask.sum(1)
             misfit = self._schedule_misfit(alone, logsnr) * ~known.any(1)  # only where no word is given
             terms["schedule"] = mean(misfit[row])
         return terms
+
+    def _losses(
+        self, h: Float[Tensor, "n w"], x_t: Float[Tensor, "n d"], logsnr: Float[Tensor, " n"], word: Int[Tensor, " n"], x0: Tensor, eps: Tensor
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Of each word the objective's loss, and the nats of its prediction: with ce the same."""
+        out = self._output(h, x_t, logsnr)
+        if self.config.objective == "ce":
+            nats = F.cross_entropy(out, word, reduction="none")
+            return nats, nats
+        prediction = PREDICTIONS[self.config.objective](x_t, logsnr, out)
+        error = LOSSES[self.config.objective](lambda *_: prediction, x0, logsnr, eps)
+        return error.mean(-1), F.cross_entropy(self.rounding(prediction.x0.detach()), word, reduction="none")
 
     def _rounding_loss(self, word: Int[Tensor, " n"], x0: Float[Tensor, "n d"], eps: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Nats of each word given its nearly clean vector: what keeps the embeddings apart."""
