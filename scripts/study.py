@@ -1,7 +1,7 @@
 """What helps, and what time buys: `python scripts/study.py ablations` and `python scripts/study.py budgets`, each with `--source.train PATH`.
 
-Every run trains for the same minutes on this machine, or for each of some; all are judged by `textdiff evaluate` with one teacher. What is done
-already is kept, so a study can be stopped and started again.
+Every run trains for the same minutes on this machine, or for each of some; all are judged by `textdiff evaluate`, 400 sentences each, with one
+teacher. What is done already is kept, so a study can be stopped and started again; what was begun, or done with other options, is done anew.
 """
 
 import json
@@ -18,7 +18,13 @@ CONFIG = "configs/text_e2e.yaml"
 
 @dataclass(frozen=True)
 class Source:
-    """Where the text comes from, if not from where the configuration says: `--source.train PATH --source.field text`."""
+    """Where the text comes from, if not from where the configuration says.
+
+    Args:
+        train: As `textdiff train --data.train`.
+        valid: As `--data.valid`.
+        field: As `--data.field`.
+    """
 
     train: str | None = None
     valid: str | None = None
@@ -30,7 +36,7 @@ class Source:
 
 
 def ablations(source: Source, base: str = CONFIG, changes: list[str] | None = None, minutes: float = 8.0, out: str = "runs/ablations") -> None:
-    """One change at a time under one budget.
+    """One change at a time under one budget. Beside the minutes of training, four are for the teacher, once, and about three for judging each run.
 
     Args:
         source: Of the text.
@@ -41,7 +47,7 @@ def ablations(source: Source, base: str = CONFIG, changes: list[str] | None = No
     """
     plain = trained(f"{out}/as_it_is", [base], source, minutes)
     table(plain, ["--baselines", "[]", "--teacher_minutes", "4"])
-    (teacher,) = Path(plain, "evaluation").glob("teacher-*")
+    teacher = Path(plain, "evaluation", "teacher-240s")
     print(f"{'change':24} nats a token   perplexity, 32 steps   8 steps   entropy   distinct-2   two-sample     (ratios to held-out text)")
     for change in (None, *(changes or sorted(map(str, Path("configs/ablations").glob("*.yaml"))))):
         run = trained(f"{out}/{Path(change).stem}", [base, change], source, minutes) if change else plain
@@ -55,7 +61,7 @@ def budgets(source: Source, base: str = CONFIG, minutes: list[float] | None = No
     Args:
         source: Of the text.
         base: Configuration of the model.
-        minutes: The budgets. Nothing: 5, 10, 30 and 60.
+        minutes: The budgets, as [5,10]. Nothing: 5, 10, 30 and 60.
         out: Folder for the runs and the figure.
     """
     tables: dict[float, dict[str, Any]] = {}
@@ -71,20 +77,28 @@ def budgets(source: Source, base: str = CONFIG, minutes: list[float] | None = No
 
 def trained(run: str, configs: list[str], source: Source, minutes: float) -> str:
     """A finished run."""
-    if not Path(run, "model", "model.safetensors").exists():
-        options = [word for file in configs for word in ("--config", file)]
-        textdiff("train", *options, *source.options, "--run", run, "--train.minutes", str(minutes), "--train.save_every", "1000000", "--overwrite")
+    options = [word for file in configs for word in ("--config", file)]
+    once(run, "train", *options, *source.options, "--run", run, "--train.minutes", str(minutes), "--train.save_every", "1000000", "--overwrite")
     return run
 
 
 def table(run: str, options: list[str]) -> dict[str, dict[str, Any]]:
     """Held-out text, training text, the model at 8 and at 32 steps, and whatever else is asked for."""
-    path = Path(run, "evaluation", "report.json")
-    if not path.exists():
-        usual = ["--steps", "[8,32]", "--sampler", "dpm_solver", "--n", "400", "--slow_n", "30", "--ode", "0", "--precision", "bf16"]
-        textdiff("evaluate", run, *usual, *options)
-    rows: dict[str, dict[str, Any]] = json.loads(path.read_text())["table"]
+    usual = ["--steps", "[8,32]", "--sampler", "dpm_solver", "--n", "400", "--slow_n", "30", "--ode", "0", "--precision", "bf16"]
+    once(f"{run}/evaluation", "evaluate", run, *usual, *options)
+    rows: dict[str, dict[str, Any]] = json.loads(Path(run, "evaluation", "report.json").read_text())["table"]
     return rows
+
+
+def once(folder: str, *arguments: str) -> None:
+    """Runs a command of textdiff that fills `folder`, unless the same, with configurations of the same content, was done there before."""
+    done = Path(folder, "study.json")
+    command = json.dumps([arguments, [Path(word).read_text() for word in arguments if word.endswith(".yaml")]])
+    if done.exists() and done.read_text() == command:
+        return
+    done.unlink(missing_ok=True)
+    textdiff(*arguments)
+    done.write_text(command)
 
 
 def line(real: dict[str, Any], few: dict[str, Any], many: dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -35,6 +35,17 @@ def test_unigram_samples_have_the_words_of_the_text_by_their_frequency():
     counts = Counter(token for sentence in samples for token in sentence)
     shares = [counts[token] / counts.total() for token in range(3)]
     assert shares == pytest.approx([0.3, 0.4, 0.3], abs=0.01)
+
+
+@pytest.mark.parametrize("kind", [Bigram, Unigram])
+def test_of_blocks_of_one_length_so_are_the_samples_and_no_end_is_coded(kind):
+    model = kind([(0, 1, 2), (1, 1, 2), (2, 2, 0)], vocab_size=3)
+    assert {len(sentence) for sentence in model.sample(200, seed=0, longest=60)} == {3}
+    assert sum(np.exp(-model.nats(block)) for block in product(range(4), repeat=3)) == pytest.approx(1, abs=1e-12)
+
+
+def test_no_sentence_is_empty():
+    assert all(Unigram([(0,), (1, 0)], vocab_size=2).sample(500, seed=0, longest=60))
 
 
 def test_shuffled_sentences_hold_the_words_of_the_text():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from textdiff import grammar
 from textdiff.cli import main
 from textdiff.config import Evaluation, InputError
-from textdiff.evaluate import evaluate
+from textdiff.evaluate import evaluate, trained_seconds
+from textdiff.generate import load
 from textdiff.report import show
+from textdiff.teacher import ForeignTeacher, perplexity
+from textdiff.vocab import UNK
 
 QUICK = {"n": 20, "scored": 4, "ode": 2, "minutes": 0.02, "teacher_minutes": 0.02}
 
@@ -70,15 +74,45 @@ def test_all_rows_are_in_one_table_and_what_was_trained_is_kept(run: str, tmp_pa
     assert not (tmp_path / "unused").exists()
 
 
+def test_what_was_trained_beside_another_model_is_not_taken_for_ones_own(run: str, tmp_path: Path) -> None:
+    evaluate(run, Evaluation(**QUICK, steps=1, baselines=[], out=str(tmp_path)))
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("length: 24", "length: 20"))
+    with pytest.raises(InputError, match=r"teacher-1s was trained beside another model .* --out"):
+        evaluate(str(other), Evaluation(**QUICK, steps=1, baselines=[], out=str(tmp_path)))
+
+
+def test_rows_that_were_done_before_an_interruption_are_kept(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("textdiff.evaluate.shuffled", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run, Evaluation(**QUICK, steps=1, baselines=["bigram", "shuffled"], out=str(tmp_path)))
+    assert list(json.loads((tmp_path / "report.json").read_text())["table"]) == ["held-out text", "training text", "model", "bigram"]
+
+
+def test_half_a_line_that_a_killed_run_left_is_not_counted(tmp_path: Path) -> None:
+    lines = ['{"step": 20, "seconds": 3.0}', '{"step": 40, "seconds": 5.0}', '{"step": 60, "sec']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert trained_seconds(tmp_path / "metrics.jsonl") == 5
+
+
 def test_any_causal_language_model_can_be_the_teacher(run: str, tmp_path: Path) -> None:
     words = ["<s>", "[UNK]", *{word for sentence in grammar.corpus(200, seed=0) for word in sentence.split()}]
     reader = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     reader.pre_tokenizer = Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=reader, bos_token="<s>", unk_token="[UNK]").save_pretrained(tmp_path / "gpt")
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(words), n_embd=8, n_layer=1, n_head=1))
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(words), n_positions=32, n_embd=8, n_layer=1, n_head=1))
     torch.nn.init.zeros_(model.transformer.wte.weight)  # all words equally likely
     model.save_pretrained(tmp_path / "gpt")
     report = evaluate(run, Evaluation(**QUICK, steps=2, baselines=[], teacher=str(tmp_path / "gpt"), out=str(tmp_path / "out")))
     assert report["teacher"]["held_out_nats_per_token"] == pytest.approx(math.log(len(words)), abs=1e-4)
+    own = load(run)[1]
+    teacher, unknown, the = ForeignTeacher(str(tmp_path / "gpt"), own), own.token_to_id(UNK), own.token_to_id("the")
+    assert perplexity(teacher, [(the, unknown, the), (unknown,)]) == pytest.approx(len(words), rel=1e-4)  # [UNK] has no spelling
+    with pytest.raises(InputError, match="reads at most 32 tokens"):
+        teacher.nats([(the,) * 32])
     with pytest.raises(InputError, match="nowhere"):
         evaluate(run, Evaluation(**QUICK, teacher=str(tmp_path / "nowhere")))

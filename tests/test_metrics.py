@@ -155,6 +155,20 @@ def test_sentences_that_repeat_in_one_of_two_halves_of_a_text_give_nothing_away(
     assert low < 0.5 < high
 
 
+@pytest.mark.parametrize("generated", [["the dog sleeps ."] * 40, ["a cat sings ."]])
+def test_two_samples_of_too_few_different_sentences_are_not_judged(generated):
+    assert two_sample_accuracy(corpus_of_the_grammar(40, seed=0)[: len(generated)], generated) is None
+
+
+def test_features_tell_apart_what_words_do_not():
+    texts = corpus_of_the_grammar(800, seed=0)
+    rng = np.random.default_rng(0)
+    near, far = (rng.standard_normal((400, 3)) + shift for shift in (0, 3))
+    _, low, high = two_sample_accuracy(texts[:400], texts[400:], (near, rng.standard_normal((400, 3))))
+    assert low < 0.5 < high
+    assert two_sample_accuracy(texts[:400], texts[400:], (near, far))[0] > 0.95
+
+
 def test_wilsons_interval_is_the_published_one():
     """Of 10 in 100: 5.5 % to 17.4 % (Newcombe, 1998, method 3)."""
     assert wilson(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from textdiff.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.batches import MicroBatch
 from textdiff.config import InputError, Train
 from textdiff.data import batched, in_turn
@@ -201,6 +202,13 @@ def test_muon_is_for_the_matrices_of_repeated_blocks_alone(new_trainer, new_mode
     matrices = {id(p) for p in model.denoiser.blocks.parameters() if p.ndim == 2}
     assert {id(p) for group in muon.param_groups for p in group["params"]} == matrices
     assert sum(len(group["params"]) for group in adamw.param_groups) == len(list(model.parameters())) - len(matrices)
+
+
+def test_muon_takes_gpt2s_matrices_too(new_trainer):
+    """Its layers are transformers' Conv1D, not torch's Linear."""
+    model = Autoregressive(AutoregressiveConfig(vocab_size=5, length=4, width=8, depth=2, heads=2))
+    muon, _ = new_trainer(model, optimizer="muon").optimizers
+    assert {id(p) for group in muon.param_groups for p in group["params"]} == {id(p) for p in model.gpt.transformer.h.parameters() if p.ndim == 2}
 
 
 # --- averaged weights

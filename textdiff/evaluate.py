@@ -9,8 +9,9 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from textdiff import metrics
 from textdiff.autoregressive import Autoregressive
 from textdiff.baselines import Bigram, Unigram, autoregressive, diffusion_lm, shuffled
+from textdiff.checkpoint import digest
 from textdiff.config import Data, Evaluation, InputError, Model, TextRun, Train, Vocabulary
 from textdiff.data import examples
 from textdiff.folder import saved_config
@@ -52,12 +54,16 @@ def evaluate(name: str, options: Evaluation) -> dict[str, Any]:
     scored, spent = real[: options.scored], trained_seconds(home / "metrics.jsonl")
     teacher = _teacher(options, config, tokenizer, folder, spent)
     judge = Judge(scored, reference, training, teacher, tokenizer, options.mauve)
-    rows = [Row("held-out text", real), Row("training text", random.Random(0).sample(training, min(len(training), len(real))))]
-    rows += _written("model", model, judge, len(real), options)
-    rows += _baselines(options, config, judge, folder, options.minutes * 60 if options.minutes else spent, len(real))
-    judged = report(rows, judge) | {"recovery": _recovery(model, scored)}
+    judged = report(judge) | {"recovery": _recovery(model, scored)}
     judged["options"] = asdict(options) | {"temperature": temperature, "guidance": guidance}
-    write(judged, rows, judge, folder)
+    texts_of_people = [Row("held-out text", real), Row("training text", random.Random(0).sample(training, min(len(training), len(real))))]
+    written = _written("model", model, judge, len(real), options)
+    others = _baselines(options, config, judge, folder, options.minutes * 60 if options.minutes else spent, len(real))
+    rows = list[Row]()
+    for row in chain(texts_of_people, written, others):  # written down one by one: a row may take an hour
+        rows.append(row)
+        judged["table"][row.name] = judge.figures(row)
+        write(judged, rows, judge, folder)
     return judged
 
 
@@ -80,7 +86,8 @@ def run_of(name: str) -> tuple[Path, TextRun]:
 
 def trained_seconds(path: Path) -> float:
     """How long a run trained, over all its resumptions, by its metrics.jsonl."""
-    seconds = [line["seconds"] for line in map(json.loads, path.read_text().splitlines()) if "seconds" in line]
+    whole = (line for line in path.read_text().splitlines() if line.endswith("}"))  # a killed run may have left half a line
+    seconds = [line["seconds"] for line in map(json.loads, whole) if "seconds" in line]
     return sum(before for before, after in zip(seconds, [*seconds[1:], -1.0], strict=True) if after < before)
 
 
@@ -106,10 +113,10 @@ def _named_teacher(name: str, tokenizer: Tokenizer) -> Teacher:
     return Teacher(model)
 
 
-def _baselines(options: Evaluation, config: TextRun, judge: Judge, folder: Path, seconds: float, n: int) -> list[Row]:
+def _baselines(options: Evaluation, config: TextRun, judge: Judge, folder: Path, seconds: float, n: int) -> Iterator[Row]:
     """The rows asked for; `seconds` is what a baseline may train."""
 
-    def same_budget(name: str, changed: TextRun, n: int, options: Evaluation) -> list[Row]:
+    def same_budget(name: str, changed: TextRun, n: int, options: Evaluation) -> Iterable[Row]:
         return _written(name, _trained(name, changed, judge.tokenizer, folder, seconds), judge, n, options)
 
     def counted(name: str, kind: type[Bigram]) -> list[Row]:
@@ -119,38 +126,42 @@ def _baselines(options: Evaluation, config: TextRun, judge: Judge, folder: Path,
 
     usual = replace(options, sampler="ddpm", temperature=None, guidance=None, clamp=False)
     published = replace(usual, steps=2000, clamp=True)
-    writers: dict[str, Callable[[], list[Row]]] = {
+    writers: dict[str, Callable[[], Iterable[Row]]] = {
         "ar": lambda: same_budget("ar", autoregressive(config), n, usual),
         "diffusion-lm": lambda: same_budget("diffusion-lm", diffusion_lm(config), min(n, options.slow_n), published),
         "bigram": lambda: counted("bigram", Bigram),
         "unigram": lambda: counted("unigram", Unigram),
         "shuffled": lambda: [Row("shuffled", shuffled(judge.training, n, seed=0))],
     }
-    return [row for baseline in options.baselines for row in writers[baseline]()]
+    for baseline in options.baselines:
+        yield from writers[baseline]()
 
 
 def _trained(name: str, config: TextRun, tokenizer: Tokenizer, folder: Path, seconds: float) -> DiffusionLM | Autoregressive:
     """A model with the run's tokenizer, trained on its data for so long, once: the next evaluation finds it."""
     path = folder / f"{name}-{seconds:.0f}s"
-    if not (path / "finished").exists():
+    whose = digest(tokenizer.to_str().encode(), repr((config.data, config.model)).encode())
+    mark = path / "finished"
+    if mark.exists() and mark.read_text() != whose:
+        raise InputError(f"{path} was trained beside another model or on other text: delete it, or give --out another folder")
+    if not mark.exists():
         (path / "tokenizer").mkdir(parents=True, exist_ok=True)
         save_tokenizer(tokenizer, path / "tokenizer")
         log.info("training %s for %.0f seconds: %s", name, seconds, path)
         optimization = replace(config.train, minutes=seconds / 60, valid_every=10**9)
         own_words = replace(config.tokenizer, name=str(path / "tokenizer"))
         train(replace(config, run=str(path), tokenizer=own_words, train=optimization), overwrite=True)
-        (path / "finished").touch()
+        mark.write_text(whose)
     return load(str(path))[0]
 
 
 # --- what a model writes, and what it thinks of text
 
 
-def _written(name: str, model: DiffusionLM | Autoregressive, judge: Judge, n: int, options: Evaluation) -> list[Row]:
+def _written(name: str, model: DiffusionLM | Autoregressive, judge: Judge, n: int, options: Evaluation) -> Iterator[Row]:
     """A row for each number of steps; an autoregressive model has but one."""
     nats, ode = _nats(name, model, judge.scored, options)
     numbers = options.numbers_of_steps[: 1 if isinstance(model, Autoregressive) else None]
-    rows = []
     for steps in numbers:
         label = name if len(numbers) == 1 else f"{name}, {steps} steps"
         sampling = options.sampling(steps)
@@ -163,8 +174,7 @@ def _written(name: str, model: DiffusionLM | Autoregressive, judge: Judge, n: in
                     drafts.append(draft)
         seconds, sentences = time.perf_counter() - began, [tuple(ids) for ids in finished(drafts)]
         evaluations = steps * (2 if options.sampler == "heun" else 1) if isinstance(model, DiffusionLM) else max(map(len, sentences))
-        rows.append(Row(label, sentences, nats, ode, seconds, evaluations, "bfloat16" if options.precision == "bf16" else "float32"))
-    return rows
+        yield Row(label, sentences, nats, ode, seconds, evaluations, "bfloat16" if options.precision == "bf16" else "float32")
 
 
 def _nats(name: str, model: DiffusionLM | Autoregressive, scored: list[Sentence], options: Evaluation) -> tuple[np.ndarray, np.ndarray | None]:

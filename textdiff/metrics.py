@@ -114,23 +114,34 @@ def complaints(sentences: Sequence[Sentence], training: Sequence[Sentence], unkn
 # --- against real text
 
 
-def two_sample_accuracy(real: Sequence[str], generated: Sequence[str]) -> tuple[float, float, float]:
-    """Held-out accuracy of a classifier of word n-grams (1 to 3) that tells generated from real text, and its 95 % interval: 0.5 is perfect
-    text (Lopez-Paz & Oquab, arXiv:1610.06545). Half of the different sentences train it, so that none is both learned and asked, and it asks as
-    many of either kind. Needs scikit-learn."""
+def two_sample_accuracy(
+    real: Sequence[str], generated: Sequence[str], features: Sequence[Float[np.ndarray, "n w"]] | None = None
+) -> tuple[float, float, float] | None:
+    """Held-out accuracy of a classifier that tells generated from real text, and its 95 % interval: 0.5 is perfect text (Lopez-Paz & Oquab,
+    arXiv:1610.06545). It sees word n-grams (1 to 3), or the `features` of both. Half of the different sentences train it, so that none is both
+    learned and asked, and it asks as many of either kind; so it is blind to repetition, which distinct-n tells. None where there are too few
+    different sentences to ask. Needs scikit-learn."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     n, dice = min(len(real), len(generated)), random.Random(0)
-    different = sorted({*real[:n], *generated[:n]})
+    texts, label = [*real[:n], *generated[:n]], np.repeat([0, 1], n)
+    different = sorted(set(texts))
     learned = set(dice.sample(different, len(different) // 2))
-    kinds = [[text for text in texts[:n] if text not in learned] for texts in (real, generated)]
-    asked = [dice.sample(kind, min(map(len, kinds))) for kind in kinds]
-    texts = [(text, label) for label, kind in enumerate((real, generated)) for text in kind[:n] if text in learned]
-    classifier = make_pipeline(_tfidf(), LogisticRegression(C=10, max_iter=1000, class_weight="balanced"))
-    classifier.fit([text for text, _ in texts], [label for _, label in texts])
-    right = sum(int((classifier.predict(kind) == label).sum()) for label, kind in enumerate(asked))
-    return (right / sum(map(len, asked)), *wilson(right, sum(map(len, asked))))
+    seen = np.array([text in learned for text in texts])
+    kinds = [np.flatnonzero(~seen & (label == kind)).tolist() for kind in (0, 1)]
+    asked = [i for kind in kinds for i in dice.sample(kind, min(map(len, kinds)))]
+    if not asked or len(set(label[seen])) < 2:
+        return None
+    if features is None:
+        classifier, shown = make_pipeline(_tfidf(), LogisticRegression(C=10, max_iter=1000, class_weight="balanced")), np.array(texts, object)
+    else:
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced"))
+        shown = np.concatenate([part[:n] for part in features])
+    classifier.fit(shown[seen], label[seen])
+    right = int((classifier.predict(shown[asked]) == label[asked]).sum())
+    return (right / len(asked), *wilson(right, len(asked)))
 
 
 def _tfidf() -> Any:

@@ -15,6 +15,7 @@ from textdiff.autoregressive import Autoregressive
 from textdiff.config import InputError
 from textdiff.data import Corpus, collate
 from textdiff.metrics import Sentence
+from textdiff.vocab import MASK, PAD, UNK
 
 
 class Teacher:
@@ -24,9 +25,13 @@ class Teacher:
         self.model = model
 
     @torch.no_grad()
-    def nats(self, sentences: Sequence[Sentence]) -> float:
-        """-log p of all of them together."""
-        return sum(float(self.model.nats(ids, mask).double().sum()) for ids, mask in self._batches(sentences))
+    def nats(self, sentences: Sequence[Sentence]) -> Float[np.ndarray, " n"]:
+        """-log p of each."""
+        return np.concatenate([self.model.nats(ids, mask).double().sum(1).cpu().numpy() for ids, mask in self._batches(sentences)])
+
+    def coded(self, sentence: Sentence) -> int:
+        """How many tokens of ours `nats` codes: the end of a sentence is one."""
+        return len(sentence) + 1
 
     @torch.no_grad()
     def features(self, sentences: Sequence[Sentence]) -> Float[np.ndarray, "n w"]:
@@ -52,18 +57,20 @@ class ForeignTeacher(Teacher):
             raise InputError(f"--teacher {name} cannot be loaded as a causal language model: {' '.join(str(error).split())[:200]}") from error
         if torch.cuda.is_available():
             self.foreign.cuda()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.unspelled = tokenizer, {tokenizer.token_to_id(mark) for mark in (PAD, UNK, MASK)}
         self.begin = self.reader.bos_token_id if self.reader.bos_token_id is not None else self.reader.eos_token_id
         if self.begin is None:
             raise InputError(f"--teacher {name} has a tokenizer with neither bos_token nor eos_token: nothing to begin a sentence with")
+        self.name, self.longest = name, getattr(self.foreign.config, "max_position_embeddings", math.inf)
 
     @torch.no_grad()
-    def nats(self, sentences: Sequence[Sentence]) -> float:
-        total = 0.0
-        for sentence in sentences:
-            ids = self._ids(sentence)
-            total += float(self.foreign(ids, labels=ids).loss.double()) * (ids.shape[1] - 1)
-        return total
+    def nats(self, sentences: Sequence[Sentence]) -> Float[np.ndarray, " n"]:
+        """Of the words alone, neither the end nor what cannot be spelled ([UNK])."""
+        every = (self._ids(sentence) for sentence in sentences)
+        return np.array([float(self.foreign(ids, labels=ids).loss.double()) * (ids.shape[1] - 1) if ids.shape[1] > 1 else 0.0 for ids in every])
+
+    def coded(self, sentence: Sentence) -> int:
+        return sum(token not in self.unspelled for token in sentence)
 
     @torch.no_grad()
     def features(self, sentences: Sequence[Sentence]) -> Float[np.ndarray, "n w"]:
@@ -72,12 +79,14 @@ class ForeignTeacher(Teacher):
 
     def _ids(self, sentence: Sentence) -> Tensor:
         ids: Any = self.reader(self.tokenizer.decode(list(sentence)), add_special_tokens=False)["input_ids"]
+        if len(ids) >= self.longest:
+            raise InputError(f"--teacher {self.name} reads at most {self.longest:,} tokens: a sentence has {len(ids):,}, and one begins it")
         return torch.tensor([[self.begin, *ids]], device=self.foreign.device)
 
 
 def perplexity(teacher: Teacher, sentences: Sequence[Sentence]) -> float:
-    """A token of ours, the end of a sentence counted as one, whatever the teacher's tokens are."""
-    return math.exp(teacher.nats(sentences) / sum(len(sentence) + 1 for sentence in sentences))
+    """A token of ours, whatever the teacher's are; the end of a sentence counts where the teacher codes it."""
+    return math.exp(teacher.nats(sentences).sum() / sum(map(teacher.coded, sentences)))
 
 
 def batches(sentences: Sequence[Sentence], size: int) -> Iterator[dict[str, Tensor]]:

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from textdiff import checkpoint
 from textdiff.batches import MicroBatch
@@ -178,9 +179,9 @@ def learning_rate(step: int, config: Train) -> float:
 
 
 def _optimizers(model: nn.Module, config: Train) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the repeated blocks (linear layers in a ModuleList), AdamW for all else; or AdamW alone."""
-    layers = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    inner = [b for blocks in model.modules() if isinstance(blocks, nn.ModuleList) for b in blocks.modules() if isinstance(b, nn.Linear)]
+    """Muon for the matrices of the repeated blocks (linear layers in a ModuleList, GPT-2's Conv1D too), AdamW for all else; or AdamW alone."""
+    layers = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Linear | Conv1D | nn.Conv2d)}
+    inner = [b for blocks in model.modules() if isinstance(blocks, nn.ModuleList) for b in blocks.modules() if isinstance(b, nn.Linear | Conv1D)]
     muon = {id(layer.weight): layer.weight for layer in inner} if config.optimizer == "muon" else {}
     rest = [p for p in model.parameters() if id(p) not in muon]
     groups = [
