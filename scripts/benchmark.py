@@ -9,6 +9,8 @@ the machine's own matmul rate, and memory. Medians and their ratios; a JSON file
 
 import json
 import platform
+import statistics
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -49,7 +51,7 @@ def text(
         gpu: On the GPU, compiled, with larger shapes.
         out: Where the figures go as JSON.
     """
-    device = torch.device("cuda" if gpu else "cpu")
+    device = chosen(gpu, rounds)
     shapes = shapes or ([(512, 16), (768, 12)] if gpu else [(384, 6), (256, 4)])
     batch_size = batch_size or (512 if gpu else 16)
     rates = {name: matmul_rate(dtype, device) for name, dtype in PRECISIONS.items()}
@@ -78,7 +80,7 @@ def image(width: int = 64, blocks: int = 2, batch_size: int = 32, rounds: int = 
         gpu: On the GPU, compiled.
         out: Where the figures go as JSON.
     """
-    device = torch.device("cuda" if gpu else "cpu")
+    device = chosen(gpu, rounds)
     rates = {name: matmul_rate(dtype, device) for name, dtype in PRECISIONS.items()}
     machine = torch.cuda.get_device_name() if gpu else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     print(f"{machine}, torch {torch.__version__}; matmul: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items()))
@@ -130,13 +132,22 @@ def sentences_per_second(device: torch.device, n: int = 64) -> dict[int, float]:
     speed = {}
     for steps in (8, 32, 128):
         task = from_noise(model, n, seed=0, length=25)
-        speed[steps] = n / timed(lambda: exhausted(generate(model, tokenizer, task, Sampling(steps=steps))), device)  # noqa: B023
+        taken = (timed(lambda: exhausted(generate(model, tokenizer, task, Sampling(steps=steps))), device) for _ in range(3))  # noqa: B023
+        speed[steps] = n / statistics.median(taken)
     return speed
 
 
 def exhausted(drafts: Iterator[object]) -> None:
     for _ in drafts:
         pass
+
+
+def chosen(gpu: bool, rounds: int) -> torch.device:
+    if rounds < 1:
+        sys.exit(f"--rounds must be at least 1, got {rounds}")
+    if gpu and not torch.cuda.is_available():
+        sys.exit("--gpu needs CUDA, which this machine or this build of torch does not have")
+    return torch.device("cuda" if gpu else "cpu")
 
 
 def show(rows: list[dict[str, Any]], unit: str) -> None:
@@ -161,4 +172,6 @@ def speed(row: dict[str, Any], what: str) -> str:
 
 
 if __name__ == "__main__":
-    auto_cli({"text": text, "image": image}, as_positional=False)
+    given = zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True)
+    typed = ["--gpu=true" if word == "--gpu" and after not in ("true", "false") else word for word, after in given]
+    auto_cli({"text": text, "image": image}, as_positional=False, args=typed)
