@@ -93,6 +93,16 @@ def test_rows_that_were_done_before_an_interruption_are_kept(run: str, tmp_path:
     assert list(json.loads((tmp_path / "report.json").read_text())["table"]) == ["held-out text", "training text", "model", "bigram"]
 
 
+def test_a_teacher_worse_than_bigrams_is_said(run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for minutes in (1e-6, 0.02):
+        caplog.clear()
+        options = {**QUICK, "n": 10, "scored": 10, "teacher_minutes": minutes}
+        teacher = evaluate(run, Evaluation(**options, steps=1, baselines=[], out=str(tmp_path / str(minutes))))["teacher"]
+        worse = teacher["held_out_perplexity"] > teacher["bigram_perplexity"]
+        assert ("worse than bigrams" in caplog.text) == worse
+        assert worse or minutes == 0.02
+
+
 def test_half_a_line_that_a_killed_run_left_is_not_counted(tmp_path: Path) -> None:
     lines = ['{"step": 20, "seconds": 3.0}', '{"step": 40, "seconds": 5.0}', '{"step": 60, "sec']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))

@@ -1,6 +1,7 @@
 """What an evaluation shows: a table with the same figures for every writer, the same as JSON, samples to read, and two figures."""
 
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,13 @@ from jaxtyping import Float
 from tokenizers import Tokenizer
 
 from textdiff import metrics
+from textdiff.baselines import Bigram
 from textdiff.metrics import Sentence
 from textdiff.table import lines
 from textdiff.teacher import Teacher, perplexity
 from textdiff.vocab import PAD, UNK
+
+log = logging.getLogger("textdiff")
 
 SLOW = 200  # sentences that are looked up in the training text, or compared with each other
 
@@ -116,14 +120,20 @@ class Judge:
 def report(judge: Judge) -> dict[str, Any]:
     """What report.json holds, as yet without rows."""
     nats = float(judge.teacher.nats(judge.scored).sum() / sum(map(len, judge.scored)))
-    return {"table": {}, "teacher": {"held_out_nats_per_token": nats, "held_out_perplexity": perplexity(judge.teacher, judge.scored)}}
+    bigram = Bigram(judge.training, judge.tokenizer.get_vocab_size())
+    counted = math.exp(sum(map(bigram.nats, judge.scored)) / sum(len(sentence) + 1 for sentence in judge.scored))
+    judges = {"held_out_nats_per_token": nats, "held_out_perplexity": perplexity(judge.teacher, judge.scored), "bigram_perplexity": counted}
+    if judges["held_out_perplexity"] > counted:
+        log.warning("the teacher predicts held-out text worse than bigrams do, so its judgement means little: raise --teacher_minutes")
+    return {"table": {}, "teacher": judges}
 
 
 def show(report: dict[str, Any]) -> Iterator[str]:
     """The table as text, and what to think of the teacher."""
     yield from lines(report["table"])
     teacher = report["teacher"]
-    yield "the teacher on held-out text: {held_out_nats_per_token:.3f} nats a token, perplexity {held_out_perplexity:.2f}".format(**teacher)
+    own = "the teacher on held-out text: {held_out_nats_per_token:.3f} nats a token, perplexity {held_out_perplexity:.2f}"
+    yield (own + " (bigrams: {bigram_perplexity:.2f})").format(**teacher)
 
 
 def write(report: dict[str, Any], rows: list[Row], judge: Judge, folder: Path) -> None:
