@@ -112,9 +112,10 @@ def draw(tables: dict[float, dict[str, Any]], path: Path) -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharex=True)
     for name, label in (("model, 32 steps", "textdiff, 32 steps"), ("ar", "autoregressive"), ("diffusion-lm", "Diffusion-LM's recipe")):
-        ratio = [rows[name]["teacher_perplexity"] / rows["held-out text"]["teacher_perplexity"] for rows in tables.values()]
-        left.plot(list(tables), [rows[name]["nats_per_token"] for rows in tables.values()], marker="o", label=label)
-        right.plot(list(tables), ratio, marker="o", label=label)
+        asked = {minutes: rows for minutes, rows in tables.items() if name in rows}
+        ratio = [rows[name]["teacher_perplexity"] / rows["held-out text"]["teacher_perplexity"] for rows in asked.values()]
+        left.plot(list(asked), [rows[name]["nats_per_token"] for rows in asked.values()], marker="o", label=label)
+        right.plot(list(asked), ratio, marker="o", label=label)
     left.set(title="Bound on held-out text", ylabel="nats a token")
     right.set(title="Perplexity by the teacher", ylabel="ratio to held-out text")
     for axes in (left, right):
