@@ -124,6 +124,7 @@ def draw(tables: dict[float, dict[str, Any]], path: Path) -> None:
         axes.set_xticks([], minor=True)
         axes.set_yticks([1, 1.5, 2, 3, 5, 10, 20, 30], ["1", "1.5", "2", "3", "5", "10", "20", "30"])
         axes.set_yticks([], minor=True)
+        axes.set_ylim(0.9 * axes.dataLim.ymin, 1.1 * axes.dataLim.ymax)
     left.legend()
     figure.savefig(path, dpi=120)
 
