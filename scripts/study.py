@@ -5,6 +5,7 @@ teacher. What is done already is kept, so a study can be stopped and started aga
 """
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -46,12 +47,13 @@ def ablations(source: Source, base: str = CONFIG, changes: list[str] | None = No
         out: Folder for the runs.
     """
     plain = trained(f"{out}/as_it_is", [base], source, minutes)
-    table(plain, ["--baselines", "[]", "--teacher_minutes", "4"])
+    judged = table(plain, ["--baselines", "[]", "--teacher_minutes", "4"])
     teacher = Path(plain, "evaluation", "teacher-240s")
     print(f"{'change':24} nats a token   perplexity, 32 steps   8 steps   entropy   distinct-2   two-sample     (ratios to held-out text)")
     for change in (None, *(changes or sorted(map(str, Path("configs/ablations").glob("*.yaml"))))):
         run = trained(f"{out}/{Path(change).stem}", [base, change], source, minutes) if change else plain
-        real, _, few, many = table(run, ["--baselines", "[]", "--teacher", str(teacher)]).values()
+        rows = table(run, ["--baselines", "[]", "--teacher", str(teacher)]) if change else judged
+        real, _, few, many = rows.values()
         print(f"{Path(run).name:24} {line(real, few, many)}", flush=True)
 
 
@@ -104,7 +106,8 @@ def once(folder: str, *arguments: str) -> None:
 def line(real: dict[str, Any], few: dict[str, Any], many: dict[str, Any]) -> str:
     perplexity, fast = (row["teacher_perplexity"] / real["teacher_perplexity"] for row in (many, few))
     entropy, distinct = (many[figure] / real[figure] for figure in ("unigram_entropy", "distinct_2"))
-    return f"{many['nats_per_token']:12.3f} {perplexity:22.2f} {fast:9.2f} {entropy:9.3f} {distinct:12.2f} {many['two_sample_accuracy']:12.2f}"
+    told = many["two_sample_accuracy"] or math.nan  # none: too few different sentences to ask
+    return f"{many['nats_per_token']:12.3f} {perplexity:22.2f} {fast:9.2f} {entropy:9.3f} {distinct:12.2f} {told:12.2f}"
 
 
 def draw(tables: dict[float, dict[str, Any]], path: Path) -> None:

@@ -44,3 +44,22 @@ def test_what_was_interrupted_is_done_anew(commands, tmp_path, monkeypatch):
     study.once(folder, "train", "long", folder)
     assert [command[1] for command in commands] == ["short", "long", "long"]
     assert json.loads(Path(folder, "study.json").read_text())[0][1] == "long"
+
+
+def test_an_ablation_judges_every_run_once_and_a_second_call_nothing(monkeypatch, tmp_path, capsys):
+    figures = dict.fromkeys(("nats_per_token", "teacher_perplexity", "unigram_entropy", "distinct_2"), 1.0) | {"two_sample_accuracy": None}
+    run: list[tuple[str, str]] = []
+
+    def textdiff(command: str, *arguments: str) -> None:
+        folder = arguments[arguments.index("--run") + 1] if command == "train" else arguments[0]
+        run.append((command, Path(folder).name))
+        Path(folder, "evaluation").mkdir(parents=True, exist_ok=True)
+        Path(folder, "evaluation", "report.json").write_text(json.dumps({"table": dict.fromkeys(("real", "training", "few", "many"), figures)}))
+
+    monkeypatch.setattr(study, "textdiff", textdiff)
+    for name in ("base", "change"):
+        (tmp_path / f"{name}.yaml").write_text("train: {}\n")
+    for _ in range(2):
+        study.ablations(study.Source(), str(tmp_path / "base.yaml"), [str(tmp_path / "change.yaml")], 1.0, str(tmp_path))
+    assert run == [(command, name) for name in ("as_it_is", "change") for command in ("train", "evaluate")]
+    assert "nan" in capsys.readouterr().out
