@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from textdiff.config import Train, check
+from textdiff.config import Precision, Train, check
 
 SAMPLERS = ("ddpm", "ddim", "dpm_solver", "heun")
 
@@ -103,7 +103,8 @@ class Sampling:
         guidance: Of images of a class: 1 is the model's own idea of it, more exaggerates (classifier-free guidance).
         seed: Image i is a function of the seed and i.
         batch_size: Images at a time; changes the speed, not the images.
-        precision: Of the network: no (float32) or bf16, which is faster, but rounds differently in batches of other sizes.
+        precision: Of the network: auto (bf16 where this machine computes it natively and faster), bf16, or no (float32). In bf16 an image may depend
+            on the batch it is in.
     """
 
     steps: int = 50
@@ -111,7 +112,7 @@ class Sampling:
     guidance: float = 1.0
     seed: int = 0
     batch_size: int = 64
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         check(self.steps >= 1, "--steps", "at least 1", self.steps)
@@ -132,7 +133,7 @@ class Evaluation:
         samplers: The sampler, or a list of them, for a row each.
         guidance: Of the images' classes.
         seed: Of the samples.
-        precision: Of the network when sampling, bf16 or no (float32). Likelihoods are always float32.
+        precision: Of the network when sampling: auto, bf16 or no (float32). Likelihoods are always float32.
         scored: Held-out images whose likelihood is estimated.
         ode: How many of them by the probability-flow ODE too, which takes longer.
         inception: Compare in the features of torch-fidelity's Inception network instead of a classifier trained on the same images (for
@@ -146,7 +147,7 @@ class Evaluation:
     samplers: str | list[str] = "ddpm"
     guidance: float = 1.0
     seed: int = 0
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "auto"
     scored: int = 64
     ode: int = 16
     inception: bool = False

@@ -16,6 +16,7 @@ from image.config import Sampling
 from image.model import ImageDiffusion, quantized, scaled
 from textdiff.config import InputError, check
 from textdiff.counter import sample_keys, sample_noise
+from textdiff.device import choose_precision
 from textdiff.diffusion.gaussian import diffuse
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.wrappers import infilled
@@ -46,7 +47,7 @@ class Draft:
 
 
 def load(name: str) -> ImageDiffusion:
-    """A model from a run folder, its model/ folder, or the hub; on the GPU if there is one."""
+    """A model from a run folder, its model/ folder, or the hub; on this process's device."""
     model, _ = load_pretrained(name, (ImageDiffusion,), ("config.json",))
     return model
 
@@ -95,7 +96,8 @@ def generate(model: ImageDiffusion, task: Task, options: Sampling, where: Place 
     """Drafts of all images, or of this process's share, a batch after the other, a step after the other. Image i depends on its key and its
     task alone."""
     device = model.device
-    times = torch.linspace(task.strength, 0, max(1, math.ceil(options.steps * task.strength)) + 1, dtype=torch.float64, device=device)
+    precision = choose_precision(options.precision, device)
+    times = torch.linspace(task.strength, 0, max(1, math.ceil(options.steps * task.strength)) + 1, dtype=torch.float64)
     logsnrs = model.schedule()(times).float().unique_consecutive()
     steps = len(logsnrs) - 1
     for rows in torch.arange(len(task.start)).split(options.batch_size)[where.rank :: where.world]:
@@ -104,8 +106,9 @@ def generate(model: ImageDiffusion, task: Task, options: Sampling, where: Place 
             yield Draft(rows, 0, 0, quantized(clean).cpu())
             continue
         noise = sample_noise(task.keys[rows].to(device))
-        x = noise(clean) if task.strength == 1 else diffuse(clean, logsnrs[:1].expand(len(rows)), noise(clean))
-        denoise = model.denoiser(None if task.label is None else task.label[rows].to(device), options.guidance, options.precision)
+        start = logsnrs[:1].to(device).expand(len(rows))
+        x = noise(clean) if task.strength == 1 else diffuse(clean, start, noise(clean))
+        denoise = model.denoiser(None if task.label is None else task.label[rows].to(device), options.guidance, precision)
         if task.known is not None:
             denoise = infilled(denoise, clean, task.known[rows].to(device))
         for step in SAMPLERS[options.sampler](denoise, x, logsnrs, generator=noise):

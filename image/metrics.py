@@ -12,6 +12,7 @@ from tqdm import tqdm
 from image.model import ImageDiffusion, scaled
 from image.sources import Images
 from textdiff.counter import normal
+from textdiff.device import own_device
 from textdiff.diffusion.gaussian import alpha_sigma, diffuse
 from textdiff.diffusion.likelihood import discretized_nats, ode_log_prob
 from textdiff.levels import bound_but_last, ends
@@ -41,11 +42,11 @@ class Classifier(nn.Module):
 
 
 def train_classifier(images: Images, *, examples: int = 120_000, batch_size: int = 128, seed: int = 0) -> Classifier:
-    """A classifier of the images' classes that has seen so many examples, drawn at random; on the GPU if there is one."""
+    """A classifier of the images' classes that has seen so many examples, drawn at random; on this process's device."""
     assert images.labels is not None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = own_device()
         classifier, steps = Classifier(images.pixels.shape[1], len(images.classes)).to(device).train(), examples // batch_size
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.05)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)

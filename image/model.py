@@ -13,13 +13,14 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from image.unet import UNet
 from textdiff.config import check
-from textdiff.counter import normal, uniform
+from textdiff.counter import even_times, normal, uniform
+from textdiff.device import autocast
 from textdiff.diffusion.gaussian import PREDICTIONS, Denoiser, Prediction
 from textdiff.diffusion.loss import LOSSES
 from textdiff.diffusion.schedule import SCHEDULES, Schedule
 from textdiff.diffusion.wrappers import clamped, guided
 from textdiff.layers import exact
-from textdiff.levels import even_times, named_schedule
+from textdiff.levels import named_schedule
 
 
 class ImageDiffusionConfig(PreTrainedConfig):
@@ -57,7 +58,7 @@ class ImageDiffusionConfig(PreTrainedConfig):
 
 
 class ImageDiffusion(PreTrainedModel):
-    """The image model."""
+    """The image model. Raises InputError for an objective or a schedule that cannot be."""
 
     config_class = ImageDiffusionConfig
     base_model_prefix = "image_diffusion"
@@ -68,6 +69,7 @@ class ImageDiffusion(PreTrainedModel):
         c = config
         check(c.objective in PREDICTIONS, "model.objective", f"one of {', '.join(PREDICTIONS)}", c.objective)
         check(c.schedule in SCHEDULES, "model.schedule", f"one of {', '.join(SCHEDULES)}", c.schedule)
+        self.fixed_schedule = named_schedule(c.schedule, c.logsnr_min, c.logsnr_max)
         self.unet = UNet(c.channels, c.width, c.multipliers, c.blocks, c.attention, len(c.classes), c.dropout)
         self.post_init()
 
@@ -75,8 +77,8 @@ class ImageDiffusion(PreTrainedModel):
         """Every module initializes itself."""
 
     def schedule(self) -> Schedule:
-        """t -> log SNR. Raises InputError if it lies out of the bounds."""
-        return named_schedule(self.config.schedule, self.config.logsnr_min, self.config.logsnr_max)
+        """t -> log SNR."""
+        return self.fixed_schedule
 
     def predict(
         self,
@@ -95,7 +97,7 @@ class ImageDiffusion(PreTrainedModel):
 
         def of(label: Tensor | None) -> Denoiser:
             def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
-                with torch.autocast(x_t.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                with autocast(x_t.device, precision):
                     return self.predict(x_t, logsnr, label)
 
             return denoise
@@ -103,11 +105,11 @@ class ImageDiffusion(PreTrainedModel):
         return clamped(of(label) if label is None or guidance == 1 else guided(of(label), of(None), guidance), lambda x0: x0.clamp(-1, 1))
 
     def forward(
-        self, pixels: UInt8[Tensor, "b c h w"], index: Int[Tensor, " b"], label: Int[Tensor, " b"] | None = None, progress: float = 1.0
+        self, pixels: UInt8[Tensor, "b c h w"], index: Int[Tensor, " b"], label: Int[Tensor, " b"] | None = None, progress: object = 1.0
     ) -> dict[str, Float[Tensor, ""]]:
         """The squared error of what the objective names, a pixel. `index` numbers the examples in the run: all randomness is a function of it."""
         x0, training = scaled(pixels), index if self.training else None
-        logsnr = self.schedule()(even_times(index)).to(torch.get_default_dtype())
+        logsnr = self.schedule()(even_times(index))
         if label is not None and self.training:
             label = torch.where(uniform(index, stream=2) < self.config.label_dropout, len(self.config.classes), label)
         error = LOSSES[self.config.objective](

@@ -31,7 +31,7 @@ def train(config: ImageRun, *, resume: bool = False, overwrite: bool = False) ->
     check_folder(config, resume, overwrite)
     folder = Path(config.run)
     images, valid = open_images(config.data)
-    accelerator = new_accelerator(config)
+    accelerator, config = new_accelerator(config, resume=resume)
     rank, world = accelerator.process_index, accelerator.num_processes
 
     def batches(first_step: int) -> Iterator[list[MicroBatch]]:
@@ -43,7 +43,7 @@ def train(config: ImageRun, *, resume: bool = False, overwrite: bool = False) ->
     def see(model: ImageDiffusion, step: int) -> Seen:
         path = folder / "samples" / f"step-{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
-        samples = finished(generate(model, from_noise(model, SAMPLES, seed=0), Sampling(steps=20)))
+        samples = finished(generate(model, from_noise(model, SAMPLES, seed=0), Sampling(steps=20, precision=config.train.precision)))
         with telling("samples", path.parent):
             grid(samples).save(path)
         return Seen({}, [], [str(path)])
@@ -58,6 +58,4 @@ def _model(config: ImageRun, images: Images) -> ImageDiffusion:
     torch.manual_seed(config.train.seed)
     channels, height, width = images.pixels.shape[1:]
     shape: dict[str, Any] = {"channels": channels, "height": height, "image_width": width, "classes": images.classes}
-    model = ImageDiffusion(ImageDiffusionConfig(**shape, **asdict(config.model)))
-    model.schedule()  # an impossible one is refused here, not at the first step
-    return model
+    return ImageDiffusion(ImageDiffusionConfig(**shape, **asdict(config.model)))

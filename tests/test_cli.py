@@ -140,14 +140,15 @@ def test_a_first_attempt_that_fails_does_not_block_the_second(tmp_path: Path, ca
     main(attempt)
 
 
-def test_two_processes_train_the_same_model_as_one(tmp_path: Path) -> None:
-    options = [*TINY, "--train.steps", "5", "--train.log_every", "1", "--train.optimizer", "adamw", "--train.lr", "1e-3"]
+@pytest.mark.parametrize(("optimizer", "lr", "tolerance"), [("adamw", "1e-3", 1e-5), ("muon", "1e-4", 1e-6)])
+def test_two_processes_train_the_same_model_as_one(tmp_path: Path, optimizer: str, lr: str, tolerance: float) -> None:
+    options = [*TINY, "--train.steps", "5", "--train.log_every", "1", "--train.optimizer", optimizer, "--train.lr", lr]
     main(["train", "--run", str(tmp_path / "one"), *options])
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--", "scripts/train_text.py"]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: other sums, and Adam makes much of little
     subprocess.run([*launch, "--run", str(tmp_path / "two"), *options], check=True, capture_output=True, timeout=120, env=one_thread)
     one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
-    assert_close(two, one, atol=1e-5, rtol=1e-4)
+    assert_close(two, one, atol=tolerance, rtol=10 * tolerance)
     logs = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "two")]
     assert [line["ce"] for line in logs[1] if "ce" in line] == pytest.approx([line["ce"] for line in logs[0] if "ce" in line], rel=1e-5)
 
@@ -185,9 +186,10 @@ def test_a_run_is_never_replaced_unasked(run: str, capsys: pytest.CaptureFixture
 
 
 def test_the_same_seed_gives_the_same_sentences_whatever_n(run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    five = printed(capsys, "sample", run, "--n", "5", "--steps", "3")
-    assert five[:2] == printed(capsys, "sample", run, "--n", "2", "--steps", "3", "--batch-size", "1")
-    assert five != printed(capsys, "sample", run, "--n", "5", "--steps", "3", "--seed", "1")
+    options = ["--steps", "3", "--precision", "no"]
+    five = printed(capsys, "sample", run, "--n", "5", *options)
+    assert five[:2] == printed(capsys, "sample", run, "--n", "2", "--batch-size", "1", *options)
+    assert five != printed(capsys, "sample", run, "--n", "5", "--seed", "1", *options)
 
 
 def test_jsonl_holds_the_same_sentences(run: str, capsys: pytest.CaptureFixture[str]) -> None:

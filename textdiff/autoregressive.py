@@ -65,7 +65,7 @@ class Autoregressive(PreTrainedModel):
         return cross_entropy(logits, targets) * (torch.arange(targets.shape[1], device=ids.device) <= sizes)
 
     def forward(
-        self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], index: Int[Tensor, " b"], progress: float = 1.0
+        self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], index: Int[Tensor, " b"], progress: object = 1.0
     ) -> dict[str, Float[Tensor, ""]]:
         """The named loss term `ce`: nats a token, the end's included in the sum and not in the count. `index` and `progress` are not needed."""
         return {"ce": self.nats(ids, mask).sum() / mask.sum()}

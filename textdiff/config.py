@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+Precision = Literal["auto", "bf16", "no"]
 TRACKERS = ("tensorboard", "wandb", "trackio", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab")  # what accelerate knows
 
 
@@ -143,7 +144,8 @@ class Train:
         weight_decay: On matrices, not on embeddings, gains and biases.
         clip: Largest norm of the gradient.
         ema: Decay a step of the averaged weights that are validated, sampled from and saved.
-        precision: bf16 (autocast) or no (float32).
+        precision: bf16 (autocast), no (float32), or auto: bf16 where this machine computes it natively and faster.
+        compile: Compile the training step (torch.compile): true, false, or auto: on CUDA, where it pays.
         on_nonfinite: A loss or gradient that is NaN or infinite ends the run (stop) or is left out (skip), at most `skip_limit` times.
         skip_limit: How many steps may be left out.
         seed: Data order, noise and initial weights are functions of it.
@@ -163,7 +165,8 @@ class Train:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.999
-    precision: Literal["bf16", "no"] = "bf16"
+    precision: Precision = "auto"
+    compile: Literal["auto"] | bool = "auto"
     on_nonfinite: Literal["stop", "skip"] = "stop"
     skip_limit: int = 10
     seed: int = 0
@@ -215,7 +218,8 @@ class Sampling:
         seed: Sentence i is a function of the seed and i.
         batch_size: Sentences at a time; changes the speed, not the sentences.
         clamp: Move every estimate to the nearest word (Diffusion-LM's clamping trick).
-        precision: Of the network: no (float32) or bf16, which is faster, but rounds differently in batches of other shapes.
+        precision: Of the network: auto (bf16 where this machine computes it natively and faster), bf16, or no (float32). In bf16 a
+            sentence may depend on the batch it is in.
     """
 
     steps: int = 32
@@ -225,7 +229,7 @@ class Sampling:
     seed: int = 0
     batch_size: int = 64
     clamp: bool = False
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         check(self.steps >= 1, "--steps", "at least 1", self.steps)
@@ -250,7 +254,7 @@ class Evaluation:
         temperature: Of the model's word probabilities; nothing: its own.
         guidance: How much the context counts to the model (1: as trained, as its likelihood always is); nothing: its own.
         clamp: Move every estimate of the model's to the nearest word.
-        precision: Of the network when sampling, bf16 or no (float32). Likelihoods are always float32.
+        precision: Of the network when sampling: auto, bf16 or no (float32). Likelihoods are always float32.
         seed: Of the samples.
         baselines: Rows beside the model's: ar (autoregressive) and diffusion-lm (that paper's recipe) are trained for as long as the model
             was, and kept; bigram, unigram and shuffled count.
@@ -272,7 +276,7 @@ class Evaluation:
     temperature: float | None = None
     guidance: float | None = None
     clamp: bool = False
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "auto"
     seed: int = 0
     baselines: list[str] = field(default_factory=lambda: ["bigram", "shuffled"])
     minutes: float | None = None

@@ -5,7 +5,7 @@ Sampling, rewriting, infilling and continuing differ only in the task: which wor
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from textdiff.autoregressive import Autoregressive
 from textdiff.config import InputError, Sampling
 from textdiff.counter import sample_keys, sample_noise, uniform
+from textdiff.device import autocast, choose_precision
 from textdiff.diffusion.gaussian import Denoiser, Prediction, diffuse, from_x0
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.wrappers import clamped, infilled, self_conditioned
@@ -51,7 +52,7 @@ class Draft:
 
 
 def load(name: str) -> tuple[DiffusionLM | Autoregressive, Tokenizer]:
-    """A model and its tokenizer from a run folder, its model/ folder, or the hub; on the GPU if there is one."""
+    """A model and its tokenizer from a run folder, its model/ folder, or the hub; on this process's device."""
     kinds: tuple[type[DiffusionLM | Autoregressive], ...] = (DiffusionLM, Autoregressive)
     model, source = load_pretrained(name, kinds, ("config.json", "tokenizer.json"))
     tokenizer = existing_tokenizer(source)
@@ -116,7 +117,8 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
         yield from _left_to_right(model, tokenizer, task, options, share)
         return
     device = model.device
-    times = torch.linspace(task.strength, 0, max(1, math.ceil(options.steps * task.strength)) + 1, dtype=torch.float64, device=device)
+    options = replace(options, precision=choose_precision(options.precision, device))
+    times = torch.linspace(task.strength, 0, max(1, math.ceil(options.steps * task.strength)) + 1, dtype=torch.float64)
     logsnrs = model.schedule()(times).float().unique_consecutive()
     steps = len(logsnrs) - 1
     banned = _banned(model, tokenizer)
@@ -128,8 +130,10 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
             continue
         clean = model.vectors[ids]
         noise = sample_noise(sample_keys(options.seed, len(task.ids))[rows].to(device))
-        x = noise(clean) if task.strength == 1 else diffuse(clean, logsnrs[:1].expand(len(ids)), noise(clean))
-        denoise = denoiser(model, clean, known, mask, banned, options)
+        start = logsnrs[:1].to(device).expand(len(ids))
+        x = noise(clean) if task.strength == 1 else diffuse(clean, start, noise(clean))
+        given = clean if task.known[rows].any() else None
+        denoise = denoiser(model, given, known, mask, banned, options)
         for step in SAMPLERS[options.sampler](denoise, x, logsnrs, generator=noise):
             words = model.rounding(step.x0).masked_fill(banned, -torch.inf).argmax(-1)
             yield Draft(rows, step.index, steps, torch.where(known, ids, words).cpu(), mask.cpu())
@@ -167,14 +171,14 @@ def _batches(task: Task, size: int, pool: int = 16) -> Iterator[list[int]]:
         yield from (rows.tolist() for rows in order.split(size))
 
 
-def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, banned: Tensor, options: Sampling) -> Denoiser:
-    """The model as the core sees it: self-conditioned, told the known words, its estimates kept where embeddings are."""
+def denoiser(model: DiffusionLM, given: Tensor | None, known: Tensor, mask: Tensor, banned: Tensor, options: Sampling) -> Denoiser:
+    """The model as the core sees it: self-conditioned, its estimates kept where embeddings are; `known` vectors, if there are any, are `given`."""
     temperature, guidance = temperature_and_guidance(model, options)
-    told = known if model.config.reveal else torch.zeros_like(known)  # a model never taught to look at known words is not told
+    told = known if model.config.reveal else torch.zeros_like(known)  # a model not trained with known words sees them as noisy ones
 
     def network(x_t: Tensor, logsnr: Tensor, earlier: Tensor) -> Prediction:
-        seen = torch.where(told.unsqueeze(-1), clean, x_t)
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        seen = x_t if given is None else torch.where(told.unsqueeze(-1), given, x_t)
+        with autocast(x_t.device, options.precision):
             prediction, _ = model.predict(seen, logsnr, project(earlier), told, mask, temperature=temperature, guidance=guidance, banned=banned)
         return from_x0(x_t, logsnr, prediction.x0)
 
@@ -182,7 +186,7 @@ def denoiser(model: DiffusionLM, clean: Tensor, known: Tensor, mask: Tensor, ban
         return model.vectors[model.rounding(x0).masked_fill(banned, -torch.inf).argmax(-1)]
 
     denoise = clamped(self_conditioned(network), nearest if options.clamp else project)
-    return infilled(denoise, clean, known.unsqueeze(-1)) if known.any() else denoise
+    return denoise if given is None else infilled(denoise, given, known.unsqueeze(-1))
 
 
 def _left_to_right(model: Autoregressive, tokenizer: Tokenizer, task: Task, options: Sampling, batches: Iterator[list[int]]) -> Iterator[Draft]:

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from textdiff.device import has_fused_attention
+
 
 class NoiseLevel(nn.Module):
     """Log SNR as sines and cosines, then an MLP: the vector that steers every norm."""
@@ -29,8 +31,8 @@ def exact(x: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
 def attention(
     q: Float[Tensor, "b n l k"], k: Float[Tensor, "b n l k"], v: Float[Tensor, "b n l k"], attend: Bool[Tensor, "b 1 1 l"] | None = None
 ) -> Float[Tensor, "b n l k"]:
-    """Torch's fused attention; on the CPU written out, for there the fused one's backward pass takes 2 to 7 times as long up to length 64."""
-    if q.is_cuda:
+    """softmax(q k^T / sqrt(k)) v: torch's fused kernel where the device has a good one, else written out."""
+    if has_fused_attention(q.device):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=attend)
     scores = q * q.shape[-1] ** -0.5 @ k.mT
     if attend is not None:

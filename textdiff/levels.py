@@ -1,6 +1,5 @@
-"""Noise levels as both models use them: schedules by name, training times that fill [0, 1) evenly, and the bound from a few of its steps."""
+"""Noise levels as both models use them: schedules by name, and the bound from a few of its steps."""
 
-import math
 from functools import cache
 
 import torch
@@ -12,8 +11,6 @@ from textdiff.counter import hashed, normal, uniform
 from textdiff.diffusion.gaussian import Denoiser
 from textdiff.diffusion.likelihood import prior_kl, step_kl
 from textdiff.diffusion.schedule import SCHEDULES, Schedule, bounded, grid
-
-GOLDEN = (math.sqrt(5) - 1) / 2  # frac(n * GOLDEN) fills [0, 1) evenly over any stretch of n
 
 
 @cache
@@ -29,11 +26,6 @@ def ends(schedule: Schedule) -> tuple[float, float]:
     """Its noisiest and its cleanest log SNR: the only levels that a network trained on it knows."""
     noisiest, cleanest = grid(schedule, 1).tolist()
     return noisiest, cleanest
-
-
-def even_times(index: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """A low-discrepancy sequence in the examples' numbers in the run, float64."""
-    return (index % 2**40).double() * GOLDEN % 1
 
 
 def bound_but_last(

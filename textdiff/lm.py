@@ -6,21 +6,22 @@ into a Denoiser. Noise levels, losses and logits are float32, whatever autocast 
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from textdiff.config import check
-from textdiff.counter import hashed, normal, uniform
+from textdiff.counter import even_times, hashed, normal, uniform
+from textdiff.device import wants_static_shapes
 from textdiff.diffusion.gaussian import PREDICTIONS, Prediction, alpha_sigma, diffuse, from_x0
 from textdiff.diffusion.loss import LOSSES
 from textdiff.diffusion.schedule import SCHEDULES, Schedule, gumbel
 from textdiff.layers import exact
-from textdiff.levels import ends, even_times, named_schedule
+from textdiff.levels import ends, named_schedule
 from textdiff.transformer import TextDenoiser
 
 
@@ -60,7 +61,9 @@ class DiffusionLMConfig(PreTrainedConfig):
 
 
 class DiffusionLM(PreTrainedModel):
-    """The text model. Buffers: `unigram` and `lengths`, the training text's frequencies of tokens and of lengths 0..`length`."""
+    """The text model. Raises InputError for an objective or a schedule that cannot be.
+
+    Buffers: `unigram` and `lengths`, the training text's frequencies of tokens and of lengths 0..`length`."""
 
     config_class = DiffusionLMConfig
     base_model_prefix = "diffusion_lm"
@@ -79,7 +82,12 @@ class DiffusionLM(PreTrainedModel):
         nn.init.normal_(self.head.weight, std=0.02)
         if config.objective != "ce":
             self.rounding_bias = nn.Parameter(torch.zeros(config.vocab_size))
-        if config.schedule == "adaptive":
+        self.fixed_schedule: Schedule | None = None
+        self.ends = config.logsnr_min, config.logsnr_max  # noisiest and cleanest log SNR; an adaptive schedule spans its bounds
+        if config.schedule != "adaptive":
+            self.fixed_schedule = named_schedule(config.schedule, config.logsnr_min, config.logsnr_max)
+            self.ends = ends(self.fixed_schedule)
+        else:
             self.noise_center = nn.Parameter(torch.full((), 4.7 + math.log(config.embed_dim / 768)))
             self.noise_log_scale = nn.Parameter(torch.full((), math.log(0.85)))
             self.loss_limit = nn.Parameter(torch.full((), math.log(config.vocab_size)))
@@ -121,12 +129,12 @@ class DiffusionLM(PreTrainedModel):
         return logits if self.config.objective == "ce" else logits + self.rounding_bias
 
     def schedule(self) -> Schedule:
-        """t -> log SNR, for training and for sampling; the adaptive one as fitted so far. Raises InputError if it lies out of the bounds."""
+        """t -> log SNR, for training and for sampling; the adaptive one as fitted so far."""
+        if self.fixed_schedule:
+            return self.fixed_schedule
         low, high = self.config.logsnr_min, self.config.logsnr_max
-        if self.config.schedule != "adaptive":
-            return named_schedule(self.config.schedule, low, high)
         center, scale = self.noise_center.detach(), self.noise_log_scale.detach().exp()
-        return lambda t: gumbel(t, center.to(t.device), scale.to(t.device), low, high)
+        return lambda t: gumbel(t, center.to(t), scale.to(t), low, high)
 
     def predict(
         self,
@@ -167,7 +175,7 @@ class DiffusionLM(PreTrainedModel):
             return exact(out) + (self.evidence(self.prior_weight * x_t, logsnr) if self.config.objective == "ce" else 0)
 
     def forward(
-        self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], index: Int[Tensor, " b"], progress: float = 1.0
+        self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], index: Int[Tensor, " b"], progress: float | Float[Tensor, ""] = 1.0
     ) -> dict[str, Float[Tensor, ""]]:
         """Named loss terms, each a mean over the tokens to be predicted, to be added up.
 
@@ -182,7 +190,7 @@ class DiffusionLM(PreTrainedModel):
             progress: share of the training that is done.
         """
         if self.training:
-            self.prior_weight.fill_(self._prior_weight_at(progress))
+            self.prior_weight.copy_(self._prior_weight_at(torch.as_tensor(progress)))
         logsnr, known = self._noise_levels(index), self._revealed(index, mask)
         x0 = self.vectors[ids]
         eps = normal(index, x0.shape, stream=1)
@@ -191,20 +199,22 @@ class DiffusionLM(PreTrainedModel):
         earlier = self._first_estimate(index, seen, logsnr, known, mask)
         h = self.denoiser(seen, logsnr, earlier, known, mask, index if self.training else None)
 
-        row, place = (mask & ~known).nonzero(as_tuple=True)  # the words to be predicted: the loss takes logits of no other
+        wanted = mask & ~known  # the words to be predicted
+        tokens = Tokens.of(wanted)
 
-        def mean(per_token: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-            return per_token.sum() / (mask.sum() * self._target_share)
+        def mean(total: Float[Tensor, ""]) -> Float[Tensor, ""]:
+            return total / (mask.sum() * self._target_share)
 
-        word, x0, eps, level = ids[row, place], x0[row, place], eps[row, place], logsnr[row]
-        loss, nats = self._losses(h[row, place], x_t[row, place], level, word, x0, eps)
-        terms = {self.config.objective: mean(loss)}
+        word, clean, level = tokens.pick(ids), tokens.pick(x0), tokens.pick(logsnr.unsqueeze(1).expand_as(mask))
+        loss, nats = self._losses(tokens.pick(h), tokens.pick(x_t), level, word, clean, tokens.pick(eps))
+        terms = {self.config.objective: mean(tokens.put(loss).sum())}
         if self.config.objective != "ce":
-            terms["round"] = mean(self._rounding_loss(word, x0, normal(index, seen.shape, stream=2)[row, place]))
+            again = tokens.pick(normal(index, seen.shape, stream=2))
+            terms["round"] = mean(tokens.put(self._rounding_loss(word, clean, again)).sum())
         if self.training and self.config.schedule == "adaptive":
-            alone = torch.zeros_like(mask, dtype=nats.dtype).index_put((row, place), nats.detach()).sum(1) / mask.sum(1)
-            misfit = self._schedule_misfit(alone, logsnr) * ~known.any(1)  # only where no word is given
-            terms["schedule"] = mean(misfit[row])
+            per_word = tokens.put(nats.detach()).sum(1) / mask.sum(1)
+            misfit = self._schedule_misfit(per_word, logsnr) * ~known.any(1)  # only where no word is given
+            terms["schedule"] = mean((misfit * wanted.sum(1)).sum())
         return terms
 
     def _losses(
@@ -221,7 +231,7 @@ class DiffusionLM(PreTrainedModel):
 
     def _rounding_loss(self, word: Int[Tensor, " n"], x0: Float[Tensor, "n d"], eps: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Nats of each word given its nearly clean vector: what keeps the embeddings apart."""
-        logsnr = torch.full((len(word),), ends(self.schedule())[1], device=x0.device)
+        logsnr = torch.full((len(word),), self.ends[1], device=x0.device)
         return F.cross_entropy(self.rounding(diffuse(x0, logsnr, eps)), word, reduction="none")
 
     @property
@@ -229,15 +239,15 @@ class DiffusionLM(PreTrainedModel):
         """The share of the words that is not given, on average: a fixed number, so that parts of a batch add up to the whole."""
         return 1 - self.config.reveal / 2 if self.training else 1.0
 
-    def _prior_weight_at(self, progress: float) -> float:
+    def _prior_weight_at(self, progress: Float[Tensor, ""]) -> Float[Tensor, ""]:
         start, end = self.config.output_prior
-        return min(1.0, max(0.0, (progress - start) / (end - start)))
+        return ((progress - start) / (end - start)).clamp(0, 1)
 
     def _noise_levels(self, index: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Low-discrepancy in the run's example number; a few are uniform over all log SNRs, so that the rest of the range is not forgotten."""
         t = even_times(index)
-        low, high = ends(self.schedule())
-        scheduled = (self.schedule()(t) if self.training else high - (high - low) * t).to(torch.get_default_dtype())
+        low, high = self.ends
+        scheduled = self.schedule()(t) if self.training else high - (high - low) * t
         if not self.training or self.config.schedule != "adaptive":
             return scheduled
         spread = low + (high - low) * uniform(index, stream=3)
@@ -258,7 +268,11 @@ class DiffusionLM(PreTrainedModel):
     def _first_estimate(self, index: Int[Tensor, " b"], x_t: Tensor, logsnr: Tensor, known: Tensor, mask: Tensor) -> Float[Tensor, "b l d"]:
         """Self-conditioning: for a share of the examples the model's own x0 without it, zero for the rest."""
         earlier = torch.zeros_like(x_t)
-        rows = (uniform(index, stream=9) < self.config.self_condition).nonzero().squeeze(1)
+        chosen = uniform(index, stream=9) < self.config.self_condition
+        if wants_static_shapes(x_t.device):
+            x0 = self.predict(x_t, logsnr, earlier, known, mask)[0].x0
+            return torch.where(chosen[:, None, None], project(x0), earlier)
+        rows = chosen.nonzero().squeeze(1)
         if len(rows):
             x0 = self.predict(x_t[rows], logsnr[rows], earlier[rows], known[rows], mask[rows])[0].x0
             earlier[rows] = project(x0)
@@ -272,6 +286,27 @@ class DiffusionLM(PreTrainedModel):
     @staticmethod
     def _without(logits: Float[Tensor, "b l v"], banned: Bool[Tensor, " v"] | None) -> Float[Tensor, "b l v"]:
         return logits if banned is None else logits.masked_fill(banned, -torch.inf)
+
+
+class Tokens(NamedTuple):
+    """The positions at which a loss is computed: those wanted, or all where shapes must not depend on data."""
+
+    wanted: Bool[Tensor, "b l"]
+    where: tuple[Tensor, ...] | None
+
+    @classmethod
+    def of(cls, wanted: Bool[Tensor, "b l"]) -> "Tokens":
+        return cls(wanted, None if wants_static_shapes(wanted.device) else wanted.nonzero(as_tuple=True))
+
+    def pick(self, each: Shaped[Tensor, "b l *d"]) -> Shaped[Tensor, "n *d"]:
+        """One row a position."""
+        return each.flatten(0, 1) if self.where is None else each[self.where]
+
+    def put(self, values: Float[Tensor, " n"]) -> Float[Tensor, "b l"]:
+        """Back in their places, and 0 where nothing is wanted."""
+        if self.where is None:
+            return values.view_as(self.wanted).where(self.wanted, 0)
+        return torch.zeros_like(self.wanted, dtype=values.dtype).index_put(self.where, values)
 
 
 def cross_entropy(logits: Float[Tensor, "b l v"], ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l"]:

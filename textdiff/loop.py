@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import torch
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, broadcast_object_list
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
@@ -26,12 +26,16 @@ from transformers import PreTrainedModel
 from textdiff.batches import MicroBatch
 from textdiff.checkpoint import telling, write_whole
 from textdiff.config import InputError, Run
+from textdiff.device import choose_precision, is_accelerated, own_device, set_threads
+from textdiff.folder import saved_config
 from textdiff.journal import Journal, Seen, Signals
+from textdiff.processes import Place, from_main_process
 from textdiff.trainer import Trainer
 
 log = logging.getLogger("textdiff")
 
 M = TypeVar("M", bound=PreTrainedModel)
+R = TypeVar("R", bound=Run)
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,20 @@ class Work(Generic[M]):
     identity: dict[str, str]
 
 
-def new_accelerator(config: Run) -> Accelerator:
-    """The CPU is asked for by name where there is nothing else, or accelerate would not see that there are several processes."""
+def new_accelerator(config: R, *, resume: bool = False) -> tuple[Accelerator, R]:
+    """The accelerator, and the configuration with the precision that was chosen. A resumed run keeps its own, unless asked for another."""
+    state = PartialState(cpu=not is_accelerated())  # by name, or accelerate would not see that there are several processes on a CPU
+    asked = config.train.precision
+    if asked == "auto" and resume and (Path(config.run) / "config.yaml").exists():
+        asked = saved_config(config.run)[1]["train"].get("precision", asked)
+    set_threads(state.num_processes)
+    precision = from_main_process(lambda: choose_precision(asked, own_device()), Place(state.process_index, state.num_processes))
+    changed: Any = config
+    config = replace(changed, train=replace(config.train, precision=precision))
+    AcceleratorState._reset_state()  # another run of this process may have computed in another precision
     accelerator = Accelerator(
-        mixed_precision=config.train.precision,
-        cpu=not torch.accelerator.is_available(),
+        mixed_precision=precision,
+        cpu=not is_accelerated(),
         log_with=config.train.tracker_names or None,
         project_dir=config.run,
     )
@@ -66,11 +79,7 @@ def new_accelerator(config: Run) -> Accelerator:
         raise InputError("FSDP, DeepSpeed and Megatron are not supported, for the average of the weights is kept whole: run accelerate config again")
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ and accelerator.num_processes == 1:
         log.warning("accelerate launch --cpu started one process, for it leaves more to MPI: torchrun --nproc_per_node N -- SCRIPT starts N")
-    if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ:
-        threads = max(1, (os.cpu_count() or 1) // accelerator.num_processes)  # accelerate launch sets 1, whatever the machine has
-        torch.set_num_threads(threads)
-        log.info("on the CPU with %d threads a process", threads)
-    return accelerator
+    return accelerator, config
 
 
 def run(work: Work[M], config: Run, accelerator: Accelerator, *, resume: bool, overwrite: bool, begin: Callable[[], object] = lambda: None) -> M:

@@ -18,7 +18,7 @@ from torch import Tensor
 from textdiff.counter import normal
 from textdiff.diffusion.gaussian import Prediction, diffuse, from_x0
 from textdiff.diffusion.likelihood import ode_log_prob
-from textdiff.levels import bound_but_last, ends
+from textdiff.levels import bound_but_last
 from textdiff.lm import DiffusionLM, cross_entropy, project
 
 Sentence = tuple[int, ...]
@@ -208,7 +208,7 @@ def ode_bound(
     model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], key: Int[Tensor, " b"], *, steps: int = 64
 ) -> Float[Tensor, " b"]:
     """Nats a sentence: the same bound with the probability-flow ODE as the model of x at the clean end. Heun steps, one Rademacher probe."""
-    noisiest, cleanest = ends(model.schedule())
+    noisiest, cleanest = model.ends
     start = torch.full((len(ids),), cleanest, device=ids.device)
     with torch.no_grad():
         eps = normal(key, model.vectors[ids].shape, stream=22)
@@ -235,7 +235,7 @@ def _denoiser(model: DiffusionLM, mask: Tensor) -> Callable[[Tensor, Tensor], Pr
 @torch.no_grad()
 def _rounding_nats(model: DiffusionLM, ids: Tensor, mask: Tensor, eps: Tensor) -> Float[Tensor, " b"]:
     """-log p(words | x at the clean end)."""
-    logsnr = torch.full((len(ids),), ends(model.schedule())[1], device=ids.device)
+    logsnr = torch.full((len(ids),), model.ends[1], device=ids.device)
     x = diffuse(model.vectors[ids], logsnr, eps)
     _, logits = model.predict(x, logsnr, torch.zeros_like(x), torch.zeros_like(mask), mask)
     return _sum(cross_entropy(logits, ids).unsqueeze(-1), mask)

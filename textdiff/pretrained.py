@@ -7,12 +7,13 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from textdiff.config import InputError
+from textdiff.device import own_device
 
 M = TypeVar("M", bound=PreTrainedModel)
 
 
 def load_pretrained(name: str, kinds: tuple[type[M], ...], files: tuple[str, ...]) -> tuple[M, str]:
-    """A model of one of `kinds`, on the GPU if there is one, and where it lies: a folder that holds `files`, or the hub."""
+    """A model of one of `kinds`, on this process's device, and where it lies: a folder that holds `files`, or the hub."""
     folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
     for file in files:
         if folder.is_dir() and not (folder / file).exists():
@@ -36,8 +37,7 @@ def load_pretrained(name: str, kinds: tuple[type[M], ...], files: tuple[str, ...
         if keys:
             listed = ", ".join(sorted(key if isinstance(key, str) else key[0] for key in keys))
             raise InputError(f"{name} {wrong} its config.json asks for: {listed[:200]}")
-    if torch.cuda.is_available():
-        torch.nn.Module.cuda(model)  # transformers hides its signature from the type checker
+    torch.nn.Module.to(model, own_device())  # transformers hides its signature from the type checker
     return model.eval(), source
 
 

@@ -1,7 +1,7 @@
 """Sampling on several processes, as `accelerate launch` or torchrun start them: each draws its share of the batches, the first one has them all."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 
@@ -21,6 +21,7 @@ class Draft(Protocol):
 
 
 D = TypeVar("D", bound=Draft)
+T = TypeVar("T")
 ALONE = Place(0, 1)
 
 
@@ -28,11 +29,22 @@ def place() -> Place:
     """This process's; it waits for the others."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
-    import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    from textdiff.device import is_accelerated
+
+    state = PartialState(cpu=not is_accelerated())
     return Place(state.process_index, state.num_processes)
+
+
+def from_main_process(choose: Callable[[], T], where: Place) -> T:
+    """What the main process chooses, on every process."""
+    if where.world == 1:
+        return choose()
+    from accelerate.utils import broadcast_object_list
+
+    (chosen,) = broadcast_object_list([choose() if where.rank == 0 else None])
+    return chosen
 
 
 def everyones(drafts: Iterable[D], where: Place) -> Iterator[D]:

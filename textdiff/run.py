@@ -39,7 +39,8 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
     """Trains, with progress on standard error, and returns the run folder. What is wrong with the input is raised before any long work."""
     check_folder(config, resume, overwrite)
     folder = Path(config.run)
-    texts, accelerator = open_texts(config.data), new_accelerator(config)
+    texts = open_texts(config.data)
+    accelerator, config = new_accelerator(config, resume=resume)
     tokenizer = _tokenizer(texts, config, folder / "model" if resume else None, accelerator)  # a run that goes on keeps its own
     corpus = Corpus.of(examples(_beginning(texts, config), tokenizer, config.data))
     valid = Corpus.of(examples(texts.valid, tokenizer, config.data))
@@ -57,10 +58,10 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
         "the vocabulary": digest(json.dumps(sorted(tokenizer.get_vocab().items())).encode()),
         "the training text": digest(corpus.tokens.tobytes(), corpus.starts.tobytes()),
     }
-    work = Work(_model(config, tokenizer, corpus), batches, held_out, lambda model, _: _seen(model, valid, tokenizer), "tokens", identity)
+    work = Work(_model(config, tokenizer, corpus), batches, held_out, lambda model, _: _seen(model, valid, tokenizer, config), "tokens", identity)
     model = run(work, config, accelerator, resume=resume, overwrite=overwrite, begin=lambda: save_tokenizer(tokenizer, folder / "model"))
     if accelerator.is_main_process:
-        _say_if_sound(model, tokenizer, corpus.head(SAMPLE), valid)
+        _say_if_sound(model, tokenizer, corpus.head(SAMPLE), valid, config)
     return folder
 
 
@@ -72,7 +73,6 @@ def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM
         return Autoregressive(AutoregressiveConfig(**sizes, **{name: options[name] for name in ("width", "depth", "heads", "dropout")}))
     start = options.pop("embedding_init")
     model = DiffusionLM(DiffusionLMConfig(**sizes, **options))
-    model.schedule()  # an impossible one is refused here, not at the first step
     tokens = np.bincount(corpus.tokens, minlength=model.config.vocab_size)
     lengths = np.bincount(corpus.sizes, minlength=model.config.length + 1)
     model.describe_data(torch.from_numpy(tokens).float(), torch.from_numpy(lengths).float())
@@ -81,11 +81,11 @@ def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM
     return model
 
 
-def _seen(model: DiffusionLM | Autoregressive, valid: Corpus, tokenizer: Tokenizer) -> Seen:
+def _seen(model: DiffusionLM | Autoregressive, valid: Corpus, tokenizer: Tokenizer, config: TextRun) -> Seen:
     gain = _context_gain(model, valid)
     told = ["context gain in nats a word, by log SNR  " + "  ".join(f"{level:+.0f}: {value:.2f}" for level, value in gain.items())] if gain else []
     figures = {f"context_gain/{level:g}": value for level, value in gain.items()}
-    return Seen(figures, told, [*map(tokenizer.decode, _samples(model, tokenizer))])
+    return Seen(figures, told, [*map(tokenizer.decode, _samples(model, tokenizer, config))])
 
 
 def _context_gain(model: DiffusionLM | Autoregressive, valid: Corpus) -> dict[float, float]:
@@ -96,13 +96,14 @@ def _context_gain(model: DiffusionLM | Autoregressive, valid: Corpus) -> dict[fl
     return context_gain(model, tensors["ids"].to(model.device), tensors["mask"].to(model.device), LEVELS)
 
 
-def _samples(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, n: int = 4) -> list[list[int]]:
-    return list(finished(generate(model, tokenizer, from_noise(model, n, seed=0), Sampling())))
+def _samples(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, config: TextRun, n: int = 4) -> list[list[int]]:
+    sampling = Sampling(precision=config.train.precision)
+    return list(finished(generate(model, tokenizer, from_noise(model, n, seed=0), sampling)))
 
 
-def _say_if_sound(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, corpus: Corpus, valid: Corpus) -> None:
+def _say_if_sound(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, corpus: Corpus, valid: Corpus, config: TextRun) -> None:
     """One line after every training."""
-    samples, training = [tuple(ids) for ids in _samples(model, tokenizer, 64)], [tuple(corpus[i].tolist()) for i in range(len(corpus))]
+    samples, training = [tuple(ids) for ids in _samples(model, tokenizer, config, 64)], [tuple(corpus[i].tolist()) for i in range(len(corpus))]
     wrong = complaints(samples, training, tokenizer.token_to_id(UNK))
     if max(_context_gain(model, valid).values(), default=1) < 0.1:
         wrong.append("the context gain is near 0 at every noise level, so that samples are word salad: train longer")

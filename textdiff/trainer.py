@@ -21,6 +21,8 @@ from transformers.pytorch_utils import Conv1D
 from textdiff import checkpoint
 from textdiff.batches import MicroBatch
 from textdiff.config import InputError, Train
+from textdiff.device import compiles_by_default
+from textdiff.muon import Muon
 
 log = logging.getLogger("textdiff")
 
@@ -46,6 +48,8 @@ class Trainer(Generic[M]):
         self.step, self.skipped = 0, 0
         self.ema: M = copy.deepcopy(model).to(accelerator.device).requires_grad_(False).eval()
         self.raw = model
+        if compiles_by_default(accelerator.device) if config.compile == "auto" else config.compile:
+            model.compile(dynamic=False)  # in place: names of weights and `ema` stay as they are
         self.model, *self.optimizers = accelerator.prepare(model, *_optimizers(model, config))
 
     def train(self, batches: Iterable[list[MicroBatch]]) -> Iterator[TrainStep]:
@@ -67,7 +71,7 @@ class Trainer(Generic[M]):
                 totals[name] = totals.get(name, 0) + term.detach() * micro.share
         grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
         losses = self._summed(totals)
-        finite = all(bool(value.isfinite()) for value in (grad_norm, *losses.values()))  # on all processes alike
+        finite = bool(torch.stack([grad_norm, *losses.values()]).isfinite().all())  # on all processes alike; the step's only wait for the device
         lr = self._update() if finite else self._left_out(micro_batches, totals)
         self.step += 1
         if finite:
@@ -153,8 +157,10 @@ class Trainer(Generic[M]):
 
     def _forward(self, model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         device = self.accelerator.device
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-        return model(**moved, progress=self.step / self.config.steps)
+        tensors = tensors | {"progress": torch.tensor(self.step / self.config.steps)}  # a number would be compiled into the step
+        if device.type == "cuda":
+            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+        return model(**{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
     def _summed(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
         """Over all processes."""
@@ -191,7 +197,8 @@ def _optimizers(model: nn.Module, config: Train) -> list[torch.optim.Optimizer]:
     adamw = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
     if not muon:
         return [adamw]
-    return [torch.optim.Muon(muon.values(), lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"), adamw]
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    return [Muon(muon.values(), lr=config.lr, weight_decay=config.weight_decay, dtype=dtype), adamw]
 
 
 def _once(module: nn.Module) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from textdiff.counter import dropout, hashed
+from textdiff.device import wants_static_shapes
 from textdiff.layers import NoiseLevel, attention
 
 
@@ -55,7 +56,7 @@ class TextDenoiser(nn.Module):
         level = self.noise_level(logsnr)
         to_end = mask.flip(1).cumsum(1).flip(1)  # 1 at the last real position
         h = self.noisy(x_t) + self.earlier(earlier) + self.to_end(to_end) + known.unsqueeze(-1) * self.known
-        attend = None if mask.all() else mask[:, None, None]
+        attend = None if not wants_static_shapes(x_t.device) and mask.all() else mask[:, None, None]
         for number, block in enumerate(self.blocks):
             h = block(h, level, self.rotation[: x_t.shape[1]], attend, None if index is None else hashed(index, stream=number))
         return self.norm(h, level)

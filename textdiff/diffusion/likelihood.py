@@ -42,13 +42,14 @@ def step_kl(
 
 def discretized_nats(x0: Float[Tensor, "b *d"], mean: Float[Tensor, "b *d"], std: Float[Tensor, "b *#d"], levels: int = 256) -> Float[Tensor, "b *d"]:
     """L_0 of pixels: -log of what N(mean, std^2) gives the interval around x0, one of `levels` even numbers from -1 to 1, of which the first
-    and the last reach to infinity, so that they add up to 1: DDPM eq. 13."""
-    x0, mean, std, half = x0.double(), mean.double(), std.double(), 1 / (levels - 1)
+    and the last reach to infinity, so that they add up to 1: DDPM eq. 13. On the CPU in float64, for tails far out."""
+    place, half = x0, 1 / (levels - 1)
+    x0, mean, std = (part.cpu().double() for part in (x0, mean, std))
     low = torch.where(x0 < -1 + half, -torch.inf, (x0 - half - mean) / std)
     high = torch.where(x0 > 1 - half, torch.inf, (x0 + half - mean) / std)
     low, high = torch.where(low + high > 0, -high, low), torch.where(low + high > 0, -low, high)  # the lower tail is the precise one
     below, above = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
-    return -(above + torch.log(-torch.expm1(below - above)))
+    return -(above + torch.log(-torch.expm1(below - above))).to(place)
 
 
 def ode_log_prob(

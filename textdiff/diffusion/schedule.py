@@ -52,12 +52,12 @@ def gumbel(t: Float[Tensor, "*n"], center: Tensor | float, scale: Tensor | float
     """Noise levels -lambda distributed as a Gumbel(center, scale) cut to the range: the schedule that a model fits to its own loss.
 
     If the loss at noise level g is `loss_inf exp(-exp(-(g - center) / scale))`, this spends equal time on equal shares of it (LangFlow; after
-    CDCD's time warping, arXiv:2211.15089, sec. 3.3). `center` and `scale` may be tensors. Computed in float64.
+    CDCD's time warping, arXiv:2211.15089, sec. 3.3). `center` and `scale` may be tensors. Computed in
+    the precision of t: in float32 to 1e-3.
     """
-    bounds = torch.tensor([logsnr_max, logsnr_min], dtype=torch.float64, device=t.device)
-    low, high = torch.exp(-torch.exp((center + bounds) / scale))
-    quantile = low + (high - low) * t.double()
-    return (scale * (-quantile.log()).log() - center).clamp(logsnr_min, logsnr_max).to(t.dtype)
+    low, high = (torch.exp(-torch.exp((center + t.new_tensor(bound)) / scale)) for bound in (logsnr_max, logsnr_min))
+    quantile = low + (high - low) * t
+    return (scale * (-quantile.log()).log() - center).clamp(logsnr_min, logsnr_max)
 
 
 def bounded(schedule: Schedule, logsnr_min: float, logsnr_max: float) -> Schedule:
@@ -67,7 +67,7 @@ def bounded(schedule: Schedule, logsnr_min: float, logsnr_max: float) -> Schedul
     """
     first, last = (_time_of(schedule, bound) for bound in (logsnr_max, logsnr_min))
     if last - first < 1e-9:
-        ends = schedule(torch.tensor([0, 1], dtype=torch.float64)).tolist()
+        ends = schedule(torch.tensor([0, 1], dtype=torch.float64, device="cpu")).tolist()
         raise ValueError(f"this schedule's log SNR runs from {ends[0]:.4g} to {ends[1]:.4g}, not between {logsnr_min:g} and {logsnr_max:g}")
     return partial(_stretched, schedule=schedule, first=first, last=last)
 
@@ -75,7 +75,7 @@ def bounded(schedule: Schedule, logsnr_min: float, logsnr_max: float) -> Schedul
 def grid(schedule: Schedule, steps: int) -> Float[Tensor, " n"]:
     """The log SNRs of a sampler with `steps` steps: steps + 1 of them in float32, noise first. An unbounded schedule starts at -inf,
     where x_t says nothing of x0: only an x0-prediction survives that, so zoom with `bounded` first."""
-    return schedule(torch.linspace(1, 0, steps + 1, dtype=torch.float64)).float()
+    return schedule(torch.linspace(1, 0, steps + 1, dtype=torch.float64, device="cpu")).float()
 
 
 def _stretched(t: Float[Tensor, "*n"], schedule: Schedule, first: float, last: float) -> Float[Tensor, "*n"]:
@@ -87,7 +87,7 @@ def _time_of(schedule: Schedule, logsnr: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        above = schedule(torch.tensor(middle, dtype=torch.float64)) > logsnr
+        above = schedule(torch.tensor(middle, dtype=torch.float64, device="cpu")) > logsnr
         low, high = (middle, high) if above else (low, middle)
     return (low + high) / 2
 

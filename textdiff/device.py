@@ -1,0 +1,194 @@
+"""The machine: which device, which precision and which kernels this process uses. No other module asks.
+
+Everything here is a question about a `torch.device`; nothing here knows a model.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Literal, NamedTuple
+
+import psutil
+import torch
+
+from textdiff.config import Precision
+
+log = logging.getLogger("textdiff")
+
+GAIN = 1.25  # how much faster bf16 products must be to pay for the conversions between them
+
+
+class Choice(NamedTuple):
+    """A precision, bf16 or no (float32), and the reason for it."""
+
+    precision: Literal["bf16", "no"]
+    reason: str
+
+
+# --- which device
+
+
+def is_accelerated() -> bool:
+    """Whether this process may use an accelerator; `accelerate launch --cpu` forbids it."""
+    forbidden = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return torch.accelerator.is_available() and not forbidden
+
+
+def own_device() -> torch.device:
+    """The accelerator of this process (of several on one machine, each has its own), or the CPU."""
+    accelerator = torch.accelerator.current_accelerator() if is_accelerated() else None
+    if accelerator is None:
+        return torch.device("cpu")
+    if accelerator.type == "mps":
+        return torch.device("mps")
+    rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.accelerator.device_count()
+    return torch.device(accelerator.type, rank % count)
+
+
+def machine_name(device: torch.device) -> str:
+    """The device in words, such as `NVIDIA H100` or `CPU, AVX2, 2 threads`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        instructions = torch.backends.cpu.get_cpu_capability()
+        return f"CPU, {instructions}, {torch.get_num_threads()} threads"
+    return device.type.upper()
+
+
+def set_threads(processes: int) -> None:
+    """Uses all cores of a CPU where `accelerate launch` has set one thread a process unasked.
+
+    It does so whatever the machine has; a user's own OMP_NUM_THREADS is left alone.
+    """
+    unasked = os.environ.get("OMP_NUM_THREADS") == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ
+    if is_accelerated() or not unasked or _asked_for_threads(os.getppid()):
+        return
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    torch.set_num_threads(threads)
+    log.info("on the CPU with %d threads a process", threads)
+
+
+def _asked_for_threads(launcher: int) -> bool:
+    """Whether whoever started `accelerate launch` chose a number of threads."""
+    try:
+        parent = psutil.Process(launcher)
+        options = [word.replace("-", "_") for word in parent.cmdline()]
+        return "OMP_NUM_THREADS" in parent.environ() or "__num_cpu_threads_per_process" in options
+    except psutil.Error:
+        return True
+
+
+# --- which precision
+
+
+@cache
+def choose_precision(asked: Precision, device: torch.device) -> Literal["bf16", "no"]:
+    """The precision to compute in. Logs once, in one line, what was chosen and why.
+
+    `auto` is bf16 where the device computes it natively and, on a CPU, where a short race of
+    matrix products says that it pays; else float32. An explicit choice is obeyed, with a warning
+    where bf16 is emulated.
+    """
+    if asked == "auto":
+        chosen, reason = best_precision(device)
+        log.info("precision %s on %s: %s", chosen, machine_name(device), reason)
+        return chosen
+    if asked == "bf16" and (factor := emulation_factor(device)) > 1:
+        log.warning(
+            "bf16 is emulated on this %s: matrix products take %.0f times as long as in float32; choose precision auto or no",
+            device.type.upper(),
+            factor,
+        )
+    return asked
+
+
+@cache
+def best_precision(device: torch.device) -> Choice:
+    """bf16 where it is native and pays, else float32."""
+    if device.type == "mps" or not has_native_bf16(device):
+        return Choice("no", "it computes in float32 only, bf16 gains nothing")
+    if device.type != "cpu":
+        return Choice("bf16", "bf16 is native")
+    gain = matmul_rate(torch.bfloat16, device) / matmul_rate(torch.float32, device)
+    return Choice("bf16" if gain >= GAIN else "no", f"bf16 products are {gain:.1f} times as fast")
+
+
+@cache
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bf16, so that it is not emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "xpu":
+        return bool(torch.xpu.is_bf16_supported())
+    if device.type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device.type == "mps"  # of other accelerators nothing is known
+
+
+@cache
+def emulation_factor(device: torch.device) -> float:
+    """How many times as long as float32 bf16 products take, where they are emulated; else 1."""
+    if has_native_bf16(device):
+        return 1.0
+    return matmul_rate(torch.float32, device) / matmul_rate(torch.bfloat16, device)
+
+
+@cache
+def matmul_rate(dtype: torch.dtype, device: torch.device, width: int = 256) -> float:
+    """FLOP/s of the best of a few products as a transformer of this width has them (2 width x width x 4 width)."""
+    rows, columns = 2 * width, 4 * width
+    a = torch.ones(rows, width, dtype=dtype, device=device)
+    b = torch.ones(width, columns, dtype=dtype, device=device)
+    seconds = min(timed(lambda: a @ b, device) for _ in range(5))
+    return 2 * rows * width * columns / seconds
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of work, to the end of what it started on the device."""
+    synchronize(device)
+    began = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - began
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for all work on the device."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision for the networks: bf16 where `precision` says so, else as the weights are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+# --- which kernels
+
+
+def has_fused_attention(device: torch.device) -> bool:
+    """Whether torch's fused attention is used.
+
+    On CPUs its backward pass takes 2 to 7 times as long as the plain formula up to length 64.
+    """
+    return device.type != "cpu"
+
+
+def wants_static_shapes(device: torch.device) -> bool:
+    """Whether shapes must not depend on data: on an accelerator that would wait for the device.
+
+    On a CPU it costs nothing, and leaving out what is not needed saves work.
+    """
+    return device.type != "cpu"
+
+
+def compiles_by_default(device: torch.device) -> bool:
+    """Whether `--train.compile auto` compiles: on CUDA it pays, on a CPU it takes minutes first."""
+    return device.type == "cuda"
+
+
+def has_exact_int64(device: torch.device) -> bool:
+    """Whether 64-bit integer products and shifts are exact; on MPS they are not."""
+    return device.type != "mps"
