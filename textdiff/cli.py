@@ -64,6 +64,10 @@ def evaluate_options(parser: Parser) -> None:
     parser.add_class_arguments(Evaluation)
 
 
+def doctor_options(parser: Parser) -> None:
+    """Print what this machine is, what was chosen for it, how long runs take, and check that it computes right: for a new device or a bug report."""
+
+
 def _generation_options(parser: Parser, n: int) -> None:
     parser.add_argument("model", type=str, help=MODEL_HELP)
     parser.add_argument("--n", type=int, default=n, help="How many sentences.")
@@ -79,4 +83,5 @@ COMMANDS: Commands = {
     "infill": (infill_options, commands.infill),
     "continue": (continue_options, commands.continue_),
     "evaluate": (evaluate_options, commands.evaluate),
+    "doctor": (doctor_options, commands.doctor),
 }

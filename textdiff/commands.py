@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -87,6 +88,18 @@ def evaluate(options: Namespace) -> None:
 
     report = evaluation.evaluate(options.model, Evaluation(**{field.name: options[field.name] for field in fields(Evaluation)}))
     print("\n".join(show(report)))
+
+
+def doctor(options: Namespace) -> None:
+    hush_libraries()
+    logging.getLogger("textdiff").setLevel(logging.WARNING)  # the report says what was chosen
+    from textdiff.doctor import examine
+
+    try:
+        for line in examine():
+            print(line, flush=True)
+    except RuntimeError as error:
+        raise InputError(str(error)) from error
 
 
 def _load(options: Namespace) -> "tuple[DiffusionLM | Autoregressive, Tokenizer]":

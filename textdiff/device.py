@@ -136,9 +136,10 @@ def emulation_factor(device: torch.device) -> float:
 
 
 @cache
-def matmul_rate(dtype: torch.dtype, device: torch.device, width: int = 256) -> float:
-    """FLOP/s of the best of a few products as a transformer of this width has them (2 width x width x 4 width)."""
-    rows, columns = 2 * width, 4 * width
+def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of the best of a few products as a transformer has them (rows x width x 4 width)."""
+    width, rows = (256, 512) if device.type == "cpu" else (2048, 8192)
+    columns = 4 * width
     a = torch.ones(rows, width, dtype=dtype, device=device)
     b = torch.ones(width, columns, dtype=dtype, device=device)
     seconds = min(timed(lambda: a @ b, device) for _ in range(5))

@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from textdiff.batches import MicroBatch
 from textdiff.checkpoint import telling, write_whole
 from textdiff.config import Run
+from textdiff.device import matmul_rate
 from textdiff.trainer import Trainer, TrainStep
 
 log = logging.getLogger("textdiff")
@@ -80,6 +83,7 @@ class Journal:
         self.trainer, self.config, self.path = trainer, config, folder / "metrics.jsonl"
         self.main = trainer.accelerator.is_main_process
         self.size, self.since, self.began = 0, time.perf_counter(), time.perf_counter()
+        self.flops: float | None = None
         if self.main:
             _forget_after(self.path, trainer.step)
         rest = 0.1 if sys.stderr.isatty() else 10  # seconds between updates; a log file needs few
@@ -89,6 +93,8 @@ class Journal:
 
     def counted(self, batches: Iterator[list[MicroBatch]]) -> Iterator[list[MicroBatch]]:
         for micro_batches in batches:
+            if self.flops is None:
+                self.flops = self._flops(micro_batches[0])
             self.size += sum(micro.size for micro in micro_batches if micro.share)
             yield micro_batches
 
@@ -100,7 +106,10 @@ class Journal:
         now = time.perf_counter()
         speed = self.size * self.trainer.accelerator.num_processes / (now - self.since)
         self.size, self.since = 0, now
-        self.bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in losses.items()) + f" {speed:,.0f} {self.unit}/s")
+        self.bar.set_postfix_str(
+            " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            + f" {speed:,.0f} {self.unit}/s, {self._utilization(speed):.0%} of the matmul rate"
+        )
         self._write(
             {
                 "step": done.step,
@@ -108,9 +117,22 @@ class Journal:
                 "lr": done.lr,
                 "grad_norm": float(done.grad_norm),
                 f"{self.unit}_per_second": speed,
+                "utilization": self._utilization(speed),
                 "seconds": now - self.began,
             }
         )
+
+    def _flops(self, micro: MicroBatch) -> float:
+        """FLOPs that training takes for one token or image: three times those of a forward pass (PaLM, arXiv:2204.02311, app. B)."""
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.trainer._forward(self.trainer.ema, micro.tensors)
+        return 3 * counter.get_total_flops() / micro.size
+
+    def _utilization(self, speed: float) -> float:
+        """Share of the machine's own rate of matrix products, in the precision chosen, that the model's FLOPs take."""
+        accelerator = self.trainer.accelerator
+        dtype = torch.bfloat16 if self.config.train.precision == "bf16" else torch.float32
+        return (self.flops or 0) * speed / accelerator.num_processes / matmul_rate(dtype, accelerator.device)
 
     def validation(self, losses: dict[str, float], seen: Seen) -> None:
         step = self.trainer.step

@@ -152,7 +152,9 @@ def fingerprint(folder: Path) -> dict[str, str]:
     last = max(folder.glob("state/step-*"))
     files = {path.name: path.read_bytes() for path in [*last.glob("*.safetensors"), *(folder / "model").glob("*.safetensors")]}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    kept = [{key: value for key, value in line.items() if key != "seconds" and not key.endswith("_per_second")} for line in lines]
+    kept = [
+        {key: value for key, value in line.items() if key not in ("seconds", "utilization") and not key.endswith("_per_second")} for line in lines
+    ]
     for line in kept:
         line["samples"] = [sample.rpartition("/")[2] for sample in line.get("samples", [])]  # of a picture, its name without its folder
     return {name: hashlib.sha256(content).hexdigest() for name, content in {**files, "log": json.dumps(kept).encode()}.items()}

@@ -1,0 +1,86 @@
+"""What `textdiff doctor` checks and times of text."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from textdiff.config import Data, Model, TextRun, Train, Vocabulary
+from textdiff.counter import sample_keys, sample_noise
+from textdiff.device import autocast
+from textdiff.diffusion.gaussian import Prediction
+from textdiff.diffusion.samplers import SAMPLERS
+from textdiff.diffusion.schedule import grid
+from textdiff.doctor import Configuration, Subject
+from textdiff.lm import DiffusionLM, DiffusionLMConfig
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+# vocabulary and mean length, in tokens, of the text that each configuration trains on
+TEXTS = {
+    "text_demo": (60, 10),
+    "text_e2e": (1_591, 26),
+    "text_multi30k": (5_000, 14),
+    "text_wikitext2": (8_192, 64),
+}
+
+
+def subject() -> Subject:
+    return Subject("text", _small, _batch(vocab_size=50, length=12, n=8), _sample, _configurations)
+
+
+def _small() -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shape: dict[str, Any] = {"embed_dim": 16, "width": 32, "depth": 2, "heads": 2}
+        model = DiffusionLM(DiffusionLMConfig(vocab_size=50, length=12, **shape))
+        model.prior_weight.fill_(1.0)
+    return model
+
+
+def _batch(vocab_size: int, length: int, n: int) -> dict[str, Tensor]:
+    """Sequences of half to all of `length`."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = length - torch.arange(n).unsqueeze(1) % (length // 2 + 1)
+    ids = torch.randint(vocab_size, (n, length), generator=generator)
+    return {"ids": ids, "mask": torch.arange(length) < sizes, "index": torch.arange(n)}
+
+
+def _sample(model: Any, device: torch.device, precision: str) -> Tensor:
+    batch = {name: tensor.to(device) for name, tensor in _batch(50, 12, 8).items()}
+    nothing = torch.zeros_like(batch["mask"])
+    noise = sample_noise(sample_keys(0, 8).to(device))
+
+    def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
+        with autocast(device, precision):
+            return model.predict(x_t, logsnr, torch.zeros_like(x_t), nothing, batch["mask"])[0]
+
+    with torch.no_grad():
+        x = noise(model.vectors[batch["ids"]])
+        logsnrs = grid(model.schedule(), 4)
+        return next(SAMPLERS["ddpm"](denoise, x, logsnrs, generator=noise)).x0
+
+
+def _configurations() -> list[Configuration]:
+    paths = [CONFIGS / f"{name}.yaml" for name in TEXTS]
+    return [_configuration(path) for path in paths if path.exists()]
+
+
+def _configuration(path: Path) -> Configuration:
+    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kinds = {"data": Data, "tokenizer": Vocabulary, "model": Model, "train": Train}
+    config = TextRun(**{part: kind(**saved.get(part, {})) for part, kind in kinds.items()})
+    vocab_size, length = TEXTS[path.stem]
+
+    def model() -> PreTrainedModel:
+        options = asdict(config.model)
+        del options["family"], options["embedding_init"]
+        return DiffusionLM(DiffusionLMConfig(vocab_size=vocab_size, length=config.data.length, **options))
+
+    batch = _batch(vocab_size, length, config.train.batch_size) | {}
+    if config.data.pack:
+        batch["mask"].fill_(True)
+    return Configuration(f"configs/{path.name}", config, model, batch, 2 if path.stem == "text_demo" else 1)
