@@ -154,7 +154,7 @@ def _likelihood(model: ImageDiffusion, held_out: Images, options: Evaluation) ->
 
 def _write(report: dict[str, Any], drawn: dict[str, Images], judge: Judge, folder: Path, options: Evaluation) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for name, images in drawn.items():
         grid(images.pixels[:64]).save(folder / f"samples-{name.replace(' ', '-')}.png")
     last = [*drawn.values()][-1].pixels[:500]

@@ -66,7 +66,7 @@ def text(
     speed = sentences_per_second(device)
     print("\nsentences/s, 25 tokens, 192 x 6, 32-d embeddings, 2,600 words, float32: " + ", ".join(f"{n} steps {s:.1f}" for n, s in speed.items()))
     figures = {"machine": machine, "torch": torch.__version__, "matmul_flops": rates, "denoisers": rows, "sentences_per_second": speed}
-    Path(out).write_text(json.dumps(figures, indent=2) + "\n")
+    Path(out).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def image(width: int = 64, blocks: int = 2, batch_size: int = 32, rounds: int = 5, gpu: bool = False, out: str = "benchmark-image.json") -> None:
@@ -92,7 +92,7 @@ def image(width: int = 64, blocks: int = 2, batch_size: int = 32, rounds: int = 
     for name, (ours, theirs) in overhead.items():
         print(f"a step of {name} on 1x1x8x8 without network: {ours:.1f} us, diffusers {theirs:.1f} us ({ours / theirs:.2f} of it)")
     figures = {"machine": machine, "torch": torch.__version__, "matmul_flops": rates, "denoisers": rows, "step_microseconds": overhead}
-    Path(out).write_text(json.dumps(figures, indent=2) + "\n")
+    Path(out).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def sampler_overhead(steps: int = 50, rounds: int = 50) -> dict[str, tuple[float, float]]:

@@ -35,7 +35,7 @@ def main() -> None:
         row["seconds"] = {"training": row.pop("training_seconds"), "sampling": row.pop("sampling_seconds")}
     first, second = RUNS
     path = Path(first) / "report.json"
-    path.write_text(json.dumps({**reports[first], "eps_objective": reports[second]}, indent=2) + "\n")
+    path.write_text(json.dumps({**reports[first], "eps_objective": reports[second]}, indent=2) + "\n", encoding="utf-8")
     show(reports)
     print(f"written to {path}\n")
     tour(first)
@@ -48,7 +48,7 @@ def train() -> dict[str, float]:
     Path("runs").mkdir(exist_ok=True)
     began, running = time.perf_counter(), {}
     for number, (run, options) in enumerate(RUNS.items()):
-        log = open(f"{run}.log", "w") if number else None  # noqa: SIM115
+        log = open(f"{run}.log", "w", encoding="utf-8") if number else None  # noqa: SIM115
         running[run] = subprocess.Popen(textdiff("train", *options, "--run", run, "--overwrite"), env=half, stderr=log)
     seconds: dict[str, float] = {}
     while len(seconds) < len(running):

@@ -46,7 +46,7 @@ def homework(out: str = "report", only: str = "") -> None:
         began = time.perf_counter()
         section = SECTIONS[name](Path(out).absolute())
         section.numbers["seconds"] = time.perf_counter() - began
-        (kept / f"{name}.json").write_text(json.dumps(asdict(section)))
+        (kept / f"{name}.json").write_text(json.dumps(asdict(section)), encoding="utf-8")
         assemble(Path(out))
     print(Path(out, "index.html"))
 
@@ -54,9 +54,9 @@ def homework(out: str = "report", only: str = "") -> None:
 def assemble(out: Path) -> None:
     """The page and the numbers, of all sections there are."""
     found = [out / "sections" / f"{name}.json" for name in SECTIONS]
-    sections = [Section(**json.loads(path.read_text())) for path in found if path.exists()]
-    (out / "results.json").write_text(json.dumps({section.name: section.numbers for section in sections}, indent=2) + "\n")
-    (out / "index.html").write_text(page(sections, str(out)))
+    sections = [Section(**json.loads(path.read_text(encoding="utf-8"))) for path in found if path.exists()]
+    (out / "results.json").write_text(json.dumps({section.name: section.numbers for section in sections}, indent=2) + "\n", encoding="utf-8")
+    (out / "index.html").write_text(page(sections, str(out)), encoding="utf-8")
 
 
 def page(sections: list[Section], out: str) -> str:

@@ -88,19 +88,19 @@ def table(run: str, options: list[str]) -> dict[str, dict[str, Any]]:
     """Held-out text, training text, the model at 8 and at 32 steps, and whatever else is asked for."""
     usual = ["--steps", "[8,32]", "--sampler", "dpm_solver", "--n", "400", "--slow_n", "30", "--ode", "0", "--precision", "bf16"]
     once(f"{run}/evaluation", "evaluate", run, *usual, *options)
-    rows: dict[str, dict[str, Any]] = json.loads(Path(run, "evaluation", "report.json").read_text())["table"]
+    rows: dict[str, dict[str, Any]] = json.loads(Path(run, "evaluation", "report.json").read_text(encoding="utf-8"))["table"]
     return rows
 
 
 def once(folder: str, *arguments: str) -> None:
     """Runs a command of textdiff that fills `folder`, unless the same, with configurations of the same content, was done there before."""
     done = Path(folder, "study.json")
-    command = json.dumps([arguments, [Path(word).read_text() for word in arguments if word.endswith(".yaml")]])
-    if done.exists() and done.read_text() == command:
+    command = json.dumps([arguments, [Path(word).read_text(encoding="utf-8") for word in arguments if word.endswith(".yaml")]])
+    if done.exists() and done.read_text(encoding="utf-8") == command:
         return
     done.unlink(missing_ok=True)
     textdiff(*arguments)
-    done.write_text(command)
+    done.write_text(command, encoding="utf-8")
 
 
 def line(real: dict[str, Any], few: dict[str, Any], many: dict[str, Any]) -> str:

@@ -42,8 +42,8 @@ DAMAGES = {
     "a missing file": lambda path: (path / "ema.safetensors").unlink(),
     "a missing manifest": lambda path: (path / MANIFEST).unlink(),
     "a truncated manifest": lambda path: truncate(path / MANIFEST),
-    "a manifest of nothing": lambda path: (path / MANIFEST).write_text("{}"),
-    "a manifest without end": lambda path: (path / MANIFEST).write_text("[" * 100_000),
+    "a manifest of nothing": lambda path: (path / MANIFEST).write_text("{}", encoding="utf-8"),
+    "a manifest without end": lambda path: (path / MANIFEST).write_text("[" * 100_000, encoding="utf-8"),
     "a file too many": lambda path: (path / "more.safetensors").write_bytes(b""),
     "an empty folder": lambda path: [file.unlink() for file in path.iterdir()],
 }
@@ -116,7 +116,7 @@ def test_only_the_newest_are_kept(tmp_path, keep):
 
 def test_the_manifest_lists_every_file(folder):
     names = {path.name for path in (folder / "step-00000200").iterdir()} - {MANIFEST}
-    assert json.loads((folder / "step-00000200" / MANIFEST).read_text()).keys() == names
+    assert json.loads((folder / "step-00000200" / MANIFEST).read_text(encoding="utf-8")).keys() == names
 
 
 @pytest.mark.parametrize("call", ["save_file", "_flush", "_sha256"])

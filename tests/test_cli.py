@@ -21,7 +21,7 @@ from textdiff.cli import main
 
 FOLDER = tempfile.TemporaryDirectory(prefix="textdiff-tests-")
 TEXT = Path(FOLDER.name) / "text.txt"
-TEXT.write_text("\n".join(grammar.corpus(400, seed=0)) + "\n")
+TEXT.write_text("\n".join(grammar.corpus(400, seed=0)) + "\n", encoding="utf-8")
 TINY = [
     "--data.train",
     str(TEXT),
@@ -67,7 +67,7 @@ def test_a_run_folder_holds_what_is_promised(run: str) -> None:
     names = {path.name for path in Path(run).iterdir()}
     assert {"config.yaml", "metrics.jsonl", "state", "model"} <= names
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (Path(run) / "model").iterdir()}
-    lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines if "ce" in line] == [1, 2, 3, 4]
     assert any("context_gain/-3" in line and len(line["samples"]) for line in lines)
 
@@ -87,7 +87,7 @@ def test_resuming_with_other_options_is_refused_and_changes_nothing(run: str, ca
 def test_resuming_goes_on_with_the_options_of_the_run_and_those_given_now(run: str, tmp_path: Path) -> None:
     folder = str(shutil.copytree(run, tmp_path / "run"))
     main(["train", "--run", folder, "--resume", "--train.steps", "6"])
-    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines if "ce" in line] == [1, 2, 3, 4, 5, 6]
 
 
@@ -102,16 +102,16 @@ def test_a_text_that_begins_with_dashes_is_a_text(run: str, capsys: pytest.Captu
 
 def test_a_run_folder_is_judged_before_anything_heavy_is_imported(run: str) -> None:
     code = f"import sys; from textdiff.cli import main\ntry: main(['train', '--run', {run!r}])\nfinally: assert 'torch' not in sys.modules"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert (result.returncode, "already holds a run" in result.stderr) == (2, True), result.stderr
 
 
 def test_resuming_drops_a_line_of_the_log_that_was_cut_off(run: str, tmp_path: Path) -> None:
     log = Path(shutil.copytree(run, tmp_path / "run")) / "metrics.jsonl"
-    whole = log.read_text()
-    log.write_text(whole + '{"step": 4, "ce"')
+    whole = log.read_text(encoding="utf-8")
+    log.write_text(whole + '{"step": 4, "ce"', encoding="utf-8")
     main(["train", "--run", str(log.parent), "--resume"])
-    assert log.read_text() == whole
+    assert log.read_text(encoding="utf-8") == whole
 
 
 def test_overwriting_with_options_that_cannot_work_leaves_the_run_alone(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,9 +124,9 @@ def test_overwriting_with_options_that_cannot_work_leaves_the_run_alone(run: str
 
 def test_other_data_are_not_gone_on_with_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, folder = tmp_path / "text.txt", str(tmp_path / "run")
-    text.write_text("\n".join(grammar.corpus(300, seed=0)) + "\n")
+    text.write_text("\n".join(grammar.corpus(300, seed=0)) + "\n", encoding="utf-8")
     main(["train", "--run", folder, *TINY, "--data.train", str(text), "--train.steps", "2"])
-    text.write_text("\n".join(grammar.corpus(300, seed=1)) + "\n")
+    text.write_text("\n".join(grammar.corpus(300, seed=1)) + "\n", encoding="utf-8")
     assert "the training text changed" in refusal(capsys, "train", "--run", folder, "--resume", "--train.steps", "4")
 
 
@@ -149,21 +149,21 @@ def test_two_processes_train_the_same_model_as_one(tmp_path: Path, optimizer: st
     subprocess.run([*launch, "--run", str(tmp_path / "two"), *options], check=True, capture_output=True, timeout=120, env=one_thread)
     one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
     assert_close(two, one, atol=tolerance, rtol=10 * tolerance)
-    logs = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "two")]
+    logs = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()] for name in ("one", "two")]
     assert [line["ce"] for line in logs[1] if "ce" in line] == pytest.approx([line["ce"] for line in logs[0] if "ce" in line], rel=1e-5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_stop_is_obeyed_with_a_checkpoint_to_go_on_from(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "scripts/train_text.py", "--run", str(tmp_path / "run"), *TINY, "--train.steps", "100000", "--train.log_every", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")
     log = tmp_path / "run" / "metrics.jsonl"
     while not log.exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    step = json.loads(log.read_text().splitlines()[-1])["step"]
+    step = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["step"]
     assert f"stopped after step {step}, which is saved: go on with --resume" in errors
     assert (tmp_path / "run" / "state" / f"step-{step:08d}").is_dir()
 
@@ -172,7 +172,7 @@ def test_a_signal_to_stop_is_obeyed_with_a_checkpoint_to_go_on_from(tmp_path: Pa
 def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path: Path, closing: str) -> None:
     command = [sys.executable, "scripts/train_text.py", "--run", str(tmp_path / "run"), *TINY, "--train.steps", "3", "--train.valid_every", "1"]
     subprocess.run(f"({shlex.join(command)}; echo $? > {tmp_path}/code) {closing}", shell=True, timeout=120, check=False, capture_output=True)
-    assert (tmp_path / "code").read_text() == "0\n"
+    assert (tmp_path / "code").read_text(encoding="utf-8") == "0\n"
     assert (tmp_path / "run" / "state" / "step-00000003").is_dir()
 
 
@@ -224,9 +224,9 @@ def test_show_steps_prints_every_draft_on_standard_error(run: str, capsys: pytes
 def test_a_run_can_be_given_minutes_instead_of_steps(tmp_path: Path) -> None:
     began = time.perf_counter()
     main(["train", "--run", str(tmp_path / "timed"), *TINY, "--train.minutes", "0.05"])
-    train = yaml.safe_load((tmp_path / "timed" / "config.yaml").read_text())["train"]
+    train = yaml.safe_load((tmp_path / "timed" / "config.yaml").read_text(encoding="utf-8"))["train"]
     assert train["minutes"] is None
-    assert train["steps"] == json.loads((tmp_path / "timed" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert train["steps"] == json.loads((tmp_path / "timed" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
     assert time.perf_counter() - began > 1.5  # half of the three seconds asked for
 
 
@@ -280,7 +280,7 @@ def test_a_mistake_is_one_line_that_names_the_culprit(
 
 def test_a_misspelt_key_of_a_config_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("train:\n  stpes: 4\n")
+    path.write_text("train:\n  stpes: 4\n", encoding="utf-8")
     assert "train.steps" in refusal(capsys, "train", "--config", str(path))
 
 
@@ -294,6 +294,6 @@ def test_a_truncated_model_is_refused(run: str, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"], ["rewrite"], ["infill"], ["continue"]])
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = f"import sys; from textdiff.cli import main\ntry: main({[*command, '--help']!r})\nfinally: assert 'torch' not in sys.modules"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert result.returncode == 0, result.stderr
     assert "usage: textdiff" in result.stdout

@@ -41,7 +41,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 @pytest.mark.parametrize("path", sorted([*CONFIGS.glob("text_*.yaml"), *CONFIGS.glob("ablations/*.yaml")]), ids=lambda path: path.stem)
 def test_every_configuration_names_only_options_that_exist(path: Path) -> None:
-    written = yaml.safe_load(path.read_text())
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
     sections = {"data": config.Data, "tokenizer": config.Vocabulary, "model": config.Model, "train": config.Train}
     for name, section in sections.items():
         section(**{key: tuple(value) if isinstance(value, list) else value for key, value in written.pop(name, {}).items()})

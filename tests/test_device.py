@@ -129,5 +129,5 @@ def test_a_users_own_omp_num_threads_is_left_alone(tmp_path: Path, monkeypatch, 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if chosen:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    done = subprocess.run([sys.executable, "-c", launcher], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", launcher], capture_output=True, encoding="utf-8", check=True)
     assert int(done.stdout) == (1 if chosen else os.cpu_count())

@@ -28,7 +28,7 @@ QUICK = {"n": 20, "scored": 4, "ode": 2, "minutes": 0.02, "teacher_minutes": 0.0
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runs")
     text = folder / "text.txt"
-    text.write_text("\n".join(grammar.corpus(400, seed=0)) + "\n")
+    text.write_text("\n".join(grammar.corpus(400, seed=0)) + "\n", encoding="utf-8")
     tiny = [
         "--model.width",
         "32",
@@ -53,7 +53,7 @@ def test_all_rows_are_in_one_table_and_what_was_trained_is_kept(run: str, tmp_pa
     capsys.readouterr()
     main(["evaluate", run, *typed])
     lines = capsys.readouterr().out.splitlines()
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     names = ["held-out text", "training text", "model, 1 steps", "model, 2 steps", "ar", "bigram", "shuffled"]
     assert list(report["table"]) == names
     assert (report["options"]["guidance"], report["options"]["temperature"]) == (3.0, 1.05)
@@ -61,7 +61,7 @@ def test_all_rows_are_in_one_table_and_what_was_trained_is_kept(run: str, tmp_pa
     assert len({tuple(row) for row in report["table"].values()}) == 1
     assert report["table"]["bigram"]["nats_per_token"] < report["table"]["model, 1 steps"]["nats_per_token"]
     assert (tmp_path / "figures.png").stat().st_size > 1000
-    assert [line[2:] for line in (tmp_path / "samples.txt").read_text().splitlines() if line.startswith("# ")] == names
+    assert [line[2:] for line in (tmp_path / "samples.txt").read_text(encoding="utf-8").splitlines() if line.startswith("# ")] == names
     (weights,), (teacher,) = tmp_path.glob("ar-*/model/model.safetensors"), tmp_path.glob("teacher-*")
     before = weights.stat().st_mtime_ns
     again = show(evaluate(run, Evaluation(**{**vars(options), "teacher": str(teacher)})))
@@ -78,7 +78,7 @@ def test_what_was_trained_beside_another_model_is_not_taken_for_ones_own(run: st
     evaluate(run, Evaluation(**QUICK, steps=1, baselines=[], out=str(tmp_path)))
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("length: 24", "length: 20"))
+    (other / "config.yaml").write_text((other / "config.yaml").read_text(encoding="utf-8").replace("length: 24", "length: 20"), encoding="utf-8")
     with pytest.raises(InputError, match=r"teacher-1s was trained beside another model .* --out"):
         evaluate(str(other), Evaluation(**QUICK, steps=1, baselines=[], out=str(tmp_path)))
 
@@ -90,7 +90,7 @@ def test_rows_that_were_done_before_an_interruption_are_kept(run: str, tmp_path:
     monkeypatch.setattr("textdiff.evaluate.shuffled", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate(run, Evaluation(**QUICK, steps=1, baselines=["bigram", "shuffled"], out=str(tmp_path)))
-    assert list(json.loads((tmp_path / "report.json").read_text())["table"]) == ["held-out text", "training text", "model", "bigram"]
+    assert list(json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["table"]) == ["held-out text", "training text", "model", "bigram"]
 
 
 def test_a_teacher_worse_than_bigrams_is_said(run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -105,7 +105,7 @@ def test_a_teacher_worse_than_bigrams_is_said(run: str, tmp_path: Path, caplog: 
 
 def test_half_a_line_that_a_killed_run_left_is_not_counted(tmp_path: Path) -> None:
     lines = ['{"step": 20, "seconds": 3.0}', '{"step": 40, "seconds": 5.0}', '{"step": 60, "sec']
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert trained_seconds(tmp_path / "metrics.jsonl") == 5
 
 

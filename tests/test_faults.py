@@ -13,6 +13,6 @@ PARTS = ("corpora", "images", "hostile", "checkpoints", "folder", "disk", "signa
 def test_a_fault_is_survived(part: str) -> None:
     few = ["--runs_killed", "1", "--flips", "30", "--saves", "2", "--signals", "2"]
     command = [sys.executable, "scripts/faults.py", "--only", f"[{part}]", *few]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=Path(__file__).parent.parent, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " of " in done.stdout

@@ -338,6 +338,6 @@ def test_the_tokenizer_of_another_model_is_refused_by_name(saved):
 
 def test_weights_that_lack_a_layer_are_refused_by_name(saved):
     config = saved / "model" / "config.json"
-    config.write_text(config.read_text().replace('"depth": 1', '"depth": 2'))
+    config.write_text(config.read_text(encoding="utf-8").replace('"depth": 1', '"depth": 2'), encoding="utf-8")
     with pytest.raises(InputError, match=f"{saved} lacks weights"):
         load(str(saved))

@@ -119,7 +119,9 @@ def test_a_training_corpus_and_a_held_out_corpus_share_no_sentence():
 
 def test_a_corpus_is_the_same_in_another_process():
     script = "from textdiff import grammar; print(*grammar.corpus(50, seed=3), sep='\\n')"
-    there = subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True)
+    there = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True, encoding="utf-8", check=True
+    )
     assert there.stdout.splitlines() == grammar.corpus(50, seed=3)
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 def homework(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "scripts/homework.py", "--out", str(out), *options]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, check=False)
 
 
 def test_a_section_is_a_page_of_its_own_with_its_numbers(tmp_path):
@@ -19,7 +19,7 @@ def test_a_section_is_a_page_of_its_own_with_its_numbers(tmp_path):
     assert done.returncode == 0, done.stderr
     done = homework(tmp_path, "--only", "bound")  # keeps the other
     assert done.returncode == 0, done.stderr
-    page, numbers = (tmp_path / "index.html").read_text(), json.loads((tmp_path / "results.json").read_text())
+    page, numbers = (tmp_path / "index.html").read_text(encoding="utf-8"), json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [*numbers] == ["moments", "bound"]
     assert numbers["moments"]["largest_mean_deviation"] < 4.5
     assert all(bound > numbers["bound"]["truth"] for bound in numbers["bound"]["bound"].values())

@@ -25,7 +25,7 @@ def within(module: str, packages: tuple[str, ...]) -> bool:
 def imports(module: str) -> set[str]:
     """Every module that `module` names in an import, at its head or in a function."""
     found = set()
-    for node in ast.walk(ast.parse(FILES[module].read_text())):
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

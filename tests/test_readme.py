@@ -7,7 +7,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 LISTINGS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 

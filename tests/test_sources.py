@@ -21,7 +21,7 @@ LINES = [f"{sentence} {i}" for i, sentence in enumerate(grammar.corpus(30, seed=
 
 
 def txt(path, lines):
-    path.write_text("".join(line + "\n" for line in lines))
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 def txt_gz(path, lines):
@@ -29,12 +29,12 @@ def txt_gz(path, lines):
 
 
 def csv_(path, lines):
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["number", "text"], *([i, line] for i, line in enumerate(lines))])
 
 
 def json_(path, lines):
-    path.write_text(json.dumps([{"text": line} for line in lines]))
+    path.write_text(json.dumps([{"text": line} for line in lines]), encoding="utf-8")
 
 
 def jsonl_gz(path, lines):
@@ -130,7 +130,7 @@ def test_without_a_source_the_grammar_is_trained_on_and_its_other_share_held_out
 @pytest.mark.parametrize("streaming", [False, True])
 def test_what_cannot_be_used_is_refused_by_name_and_with_the_reason(name, content, reason, streaming, tmp_path):
     if content is not None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=reason) as caught:
         texts_of(train=str(tmp_path / name), streaming=streaming)
     assert str(tmp_path / name) in str(caught.value)
@@ -221,7 +221,7 @@ def test_text_is_read_from_a_url(tmp_path, monkeypatch):
 
 
 def test_a_row_without_text_is_left_out_counted_and_located(tmp_path, caplog):
-    (tmp_path / "gaps.jsonl").write_text('{"text": "good"}\n{"text": null}\n{"text": "fine"}\n')
+    (tmp_path / "gaps.jsonl").write_text('{"text": "good"}\n{"text": null}\n{"text": "fine"}\n', encoding="utf-8")
     path = str(tmp_path / "gaps.jsonl")
     assert list(texts_of(train=path, valid=path).train()) == ["good", "fine"]
     assert f"{path}: left out rows that hold no text: 1, the first is row 2" in warnings(caplog)

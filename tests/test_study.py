@@ -23,7 +23,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 def test_what_is_done_is_not_done_again_unless_its_options_or_its_configuration_change(commands, tmp_path):
     config, folder = tmp_path / "config.yaml", str(tmp_path / "run")
     for text, options in (("a: 1", ["x"]), ("a: 1", ["x"]), ("a: 1", ["y"]), ("a: 2", ["y"]), ("a: 2", ["y"])):
-        config.write_text(text)
+        config.write_text(text, encoding="utf-8")
         study.once(folder, "train", str(config), *options, folder)
     assert [command[2] for command in commands] == ["x", "y", "y"]
 
@@ -43,7 +43,7 @@ def test_what_was_interrupted_is_done_anew(commands, tmp_path, monkeypatch):
     study.once(folder, "train", "long", folder)
     study.once(folder, "train", "long", folder)
     assert [command[1] for command in commands] == ["short", "long", "long"]
-    assert json.loads(Path(folder, "study.json").read_text())[0][1] == "long"
+    assert json.loads(Path(folder, "study.json").read_text(encoding="utf-8"))[0][1] == "long"
 
 
 def test_an_ablation_judges_every_run_once_and_a_second_call_nothing(monkeypatch, tmp_path, capsys):
@@ -54,11 +54,13 @@ def test_an_ablation_judges_every_run_once_and_a_second_call_nothing(monkeypatch
         folder = arguments[arguments.index("--run") + 1] if command == "train" else arguments[0]
         run.append((command, Path(folder).name))
         Path(folder, "evaluation").mkdir(parents=True, exist_ok=True)
-        Path(folder, "evaluation", "report.json").write_text(json.dumps({"table": dict.fromkeys(("real", "training", "few", "many"), figures)}))
+        Path(folder, "evaluation", "report.json").write_text(
+            json.dumps({"table": dict.fromkeys(("real", "training", "few", "many"), figures)}), encoding="utf-8"
+        )
 
     monkeypatch.setattr(study, "textdiff", textdiff)
     for name in ("base", "change"):
-        (tmp_path / f"{name}.yaml").write_text("train: {}\n")
+        (tmp_path / f"{name}.yaml").write_text("train: {}\n", encoding="utf-8")
     for _ in range(2):
         study.ablations(study.Source(), str(tmp_path / "base.yaml"), [str(tmp_path / "change.yaml")], 1.0, str(tmp_path))
     assert run == [(command, name) for name in ("as_it_is", "change") for command in ("train", "evaluate")]

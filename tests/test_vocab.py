@@ -153,7 +153,7 @@ def test_a_tokenizer_that_is_nowhere_is_refused_by_name(name):
 
 
 def test_a_file_that_is_no_tokenizer_is_refused_by_name(tmp_path):
-    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InputError, match=str(tmp_path)):
         existing_tokenizer(str(tmp_path))
 

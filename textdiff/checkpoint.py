@@ -52,7 +52,7 @@ def write_whole(path: Path, text: str) -> None:
     """A small file is replaced as a whole or not at all. Raises InputError if it cannot be."""
     aside = path.with_name(f".{path.name}.partial")
     with telling(path.name, path.parent):
-        aside.write_text(text)
+        aside.write_text(text, encoding="utf-8")
         _flush(aside)
         aside.replace(path)
 
@@ -65,9 +65,9 @@ def _save(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     aside.mkdir()
     for name, group in checkpoint.tensors.items():
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}, aside / f"{name}.safetensors")
-    (aside / "facts.json").write_text(json.dumps({"format": FORMAT, **checkpoint.facts}, indent=2))
+    (aside / "facts.json").write_text(json.dumps({"format": FORMAT, **checkpoint.facts}, indent=2), encoding="utf-8")
     sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
-    (aside / MANIFEST).write_text(json.dumps(sums, indent=2))
+    (aside / MANIFEST).write_text(json.dumps(sums, indent=2), encoding="utf-8")
     for path in (*aside.iterdir(), aside):
         _flush(path)
     done = folder / f"step-{step:08d}"
@@ -105,7 +105,7 @@ def steps(folder: Path) -> list[Path]:
 def damage(path: Path) -> str | None:
     """Why a checkpoint cannot be trusted, or None."""
     try:
-        sums = json.loads((path / MANIFEST).read_text())
+        sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if sums.keys() ^ {file.name for file in path.iterdir()} != {MANIFEST}:
             return f"{MANIFEST} does not list the files that are there"
         for name, expected in sums.items():
@@ -117,7 +117,7 @@ def damage(path: Path) -> str | None:
 
 
 def load(path: Path) -> Checkpoint:
-    facts = json.loads((path / "facts.json").read_text())
+    facts = json.loads((path / "facts.json").read_text(encoding="utf-8"))
     if facts["format"] != FORMAT:
         raise InputError(f"{path} has format {facts['format']}, this version reads {FORMAT}")
     return Checkpoint({file.stem: load_file(file) for file in path.glob("*.safetensors")}, facts)

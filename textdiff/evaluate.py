@@ -86,7 +86,7 @@ def run_of(name: str) -> tuple[Path, TextRun]:
 
 def trained_seconds(path: Path) -> float:
     """How long a run trained, over all its resumptions, by its metrics.jsonl."""
-    whole = (line for line in path.read_text().splitlines() if line.endswith("}"))  # a killed run may have left half a line
+    whole = (line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}"))  # a killed run may have left half a line
     seconds = [line["seconds"] for line in map(json.loads, whole) if "seconds" in line]
     return sum(before for before, after in zip(seconds, [*seconds[1:], -1.0], strict=True) if after < before)
 
@@ -142,7 +142,7 @@ def _trained(name: str, config: TextRun, tokenizer: Tokenizer, folder: Path, sec
     path = folder / f"{name}-{seconds:.0f}s"
     whose = digest(tokenizer.to_str().encode(), repr((config.data, config.model)).encode())
     mark = path / "finished"
-    if mark.exists() and mark.read_text() != whose:
+    if mark.exists() and mark.read_text(encoding="utf-8") != whose:
         raise InputError(f"{path} was trained beside another model or on other text: delete it, or give --out another folder")
     if not mark.exists():
         (path / "tokenizer").mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def _trained(name: str, config: TextRun, tokenizer: Tokenizer, folder: Path, sec
         optimization = replace(config.train, minutes=seconds / 60, valid_every=10**9)
         own_words = replace(config.tokenizer, name=str(path / "tokenizer"))
         train(replace(config, run=str(path), tokenizer=own_words, train=optimization), overwrite=True)
-        mark.write_text(whose)
+        mark.write_text(whose, encoding="utf-8")
     return load(str(path))[0]
 
 

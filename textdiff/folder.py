@@ -55,7 +55,7 @@ def saved_config(name: str) -> tuple[Path, dict[str, Any]]:
 def _read(path: Path) -> dict[str, Any]:
     """A run's config.yaml. Raises InputError if it is none."""
     try:
-        saved = yaml.safe_load(path.read_text())
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(saved, dict) or not {"run", "data", "model", "train"} <= saved.keys():

@@ -148,7 +148,7 @@ class Journal:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.main:
-            with telling("the log", self.path), open(self.path, "a") as file:
+            with telling("the log", self.path), open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}) + "\n")
         numbers = {name: value for name, value in line.items() if isinstance(value, float)}
         self._tracking(lambda: self.trainer.accelerator.log(numbers, step=line["step"]))
@@ -173,7 +173,7 @@ def _forget_after(path: Path, step: int) -> None:
             return False
 
     if path.exists():
-        text = path.read_text(errors="replace")
+        text = path.read_text(errors="replace", encoding="utf-8")
         whole = "".join(line + "\n" for line in text.splitlines() if kept(line))
         if whole != text:
             write_whole(path, whole)

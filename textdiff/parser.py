@@ -80,7 +80,7 @@ def _names(commands: Commands) -> list[str]:
 
 def command_line(commands: Commands, argv: Sequence[str] | None, prog: str, description: str, epilogs: dict[str, str] | None = None) -> None:
     """Runs the command that `argv` (nothing: this process's) begins with; a single one needs no name."""
-    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout or nowhere), redirect_stderr(Unheard(sys.stderr or nowhere)):
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(sys.stdout or nowhere), redirect_stderr(Unheard(sys.stderr or nowhere)):
         handler = logging.StreamHandler()  # to standard error as it is now
         handler.setFormatter(logging.Formatter("textdiff: %(levelname)s: %(message)s"))
         logging.getLogger().addHandler(handler)

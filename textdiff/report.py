@@ -139,8 +139,8 @@ def show(report: dict[str, Any]) -> Iterator[str]:
 def write(report: dict[str, Any], rows: list[Row], judge: Judge, folder: Path) -> None:
     """report.json, samples.txt, figures.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    with open(folder / "samples.txt", "w") as file:
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with open(folder / "samples.txt", "w", encoding="utf-8") as file:
         for row in rows:
             texts = judge.texts(row.sentences[:20])
             print(f"# {row.name}", *texts, "", sep="\n", file=file)

@@ -102,10 +102,10 @@ def hostile_files(text: Kind, images: Kind, folder: Path) -> Iterator[Result]:
                 if name == "pytorch_model.bin":
                     (home / "model.safetensors").unlink()
                 (home / name).write_bytes(content)
-                (home / "evil.py").write_text(f"import os; os.system('touch {mark}')")
+                (home / "evil.py").write_text(f"import os; os.system('touch {mark}')", encoding="utf-8")
                 log = home / "log"
                 code = ended(forked(partial(_frugal, partial(load, str(home))), log))
-                said = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
+                said = [line for line in log.read_text(errors="replace", encoding="utf-8").splitlines() if "error" in line]
                 held = code == 2 and len(said) == 1 and not mark.exists()
                 good, tried = good + held, tried + 1
                 if not held:
@@ -120,7 +120,7 @@ def hostile_files(text: Kind, images: Kind, folder: Path) -> Iterator[Result]:
 
 def _frugal(work: Callable[[], object], megabytes: int = 64) -> None:
     """With little more memory than there is: what a hostile file claims to hold is not to be made room for."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     (used,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData"))
     resource.setrlimit(resource.RLIMIT_DATA, (used * 1024 + megabytes * 2**20,) * 2)
     work()
@@ -215,7 +215,10 @@ def broken_corpora(folder: Path) -> Iterator[Result]:
         if name != "directory.txt":
             (home / name).write_bytes(content)
         log = folder / f"{name}.log"
-        code, said = ended(forked(partial(_read_corpus, home / name, home / "plain.txt", expected), log)), log.read_text(errors="replace")
+        code, said = (
+            ended(forked(partial(_read_corpus, home / name, home / "plain.txt", expected), log)),
+            log.read_text(errors="replace", encoding="utf-8"),
+        )
         held = code == (2 if expected is None else 0) and ("left out rows that" in said) == (name in LEFT_OUT)
         good += held
         if not held:
@@ -257,7 +260,7 @@ def broken_images(folder: Path) -> Iterator[Result]:
             (home / f"{name}.png").write_bytes(content)
             for number in range(others):
                 (home / f"sound-{number}.png").write_bytes(sound)
-            code, said = ended(forked(partial(_read_images, home, others), log)), log.read_text()
+            code, said = ended(forked(partial(_read_images, home, others), log)), log.read_text(encoding="utf-8")
             good += code == (0 if others else 2) and f"1 of {others + 1} images cannot be read: {name}.png" in said
     yield "images: broken ones counted and named, or one clear line", good, 2 * len(contents)
 

@@ -46,7 +46,7 @@ class Kind:
 def kinds(folder: Path) -> tuple[Kind, Kind]:
     """Small models of both, with dropout, of data that are there."""
     text = folder / "text.txt"
-    text.write_text("\n".join(grammar.corpus(300, seed=0)) + "\n")
+    text.write_text("\n".join(grammar.corpus(300, seed=0)) + "\n", encoding="utf-8")
     words = text_config.TextRun(
         data=text_config.Data(train=str(text), length=20),
         model=text_config.Model(embed_dim=8, width=16, depth=1, heads=2, dropout=0.1),
@@ -151,7 +151,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     """SHA-256 of what a run leaves: its newest checkpoint, its model and its log without times."""
     last = max(folder.glob("state/step-*"))
     files = {path.name: path.read_bytes() for path in [*last.glob("*.safetensors"), *(folder / "model").glob("*.safetensors")]}
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     kept = [
         {key: value for key, value in line.items() if key not in ("seconds", "utilization") and not key.endswith("_per_second")} for line in lines
     ]

@@ -94,7 +94,7 @@ def failing_saves(kind: Kind, folder: Path, repeats: int) -> Iterator[Result]:
 
             code = ended(forked(limited, log))
             saved = checkpoint.newest(home / "state")
-            told = log.read_text(errors="replace")
+            told = log.read_text(errors="replace", encoding="utf-8")
             said = code == 2 and "could not be written" in told and "Traceback" not in told
             whole = saved is not None and saved.facts["step"] in (4, 8)
             again = ended(forked(lambda home=home: kind.train(kind.at(home, steps=8).config, resume=True)))

@@ -40,7 +40,7 @@ def nonfinite(kind: Kind, folder: Path) -> Iterator[Result]:
                 with emptied(folder / "poisoned") as home:
                     log.unlink(missing_ok=True)
                     code = ended(forked(partial(_poisoned, kind.at(home, **options), poison, value), log))
-                    told = log.read_text(errors="replace")
+                    told = log.read_text(errors="replace", encoding="utf-8")
                     held.append(code == 2 and said in told and "not finite" in told and "weights unchanged" in told)
     yield f"{kind.name}: NaN and infinity in loss, gradients, weights: stopped or counted, weights unchanged", sum(held), len(held)
 
@@ -98,7 +98,7 @@ def nobody_there(kind: Kind, folder: Path) -> Iterator[Result]:
     with emptied(folder / "alone") as home:
         log = folder / "tracker.log"
         code = ended(forked(partial(_with_dead_tracker, kind.at(home, trackers="tensorboard")), log))
-        told = log.read_text(errors="replace")
+        told = log.read_text(errors="replace", encoding="utf-8")
         held = [code == 0 and told.count("tensorboard failed") == 1 and fingerprint(home) == expected]
         log.unlink()
     yield f"{kind.name}: a tracker that dies: told once, the same bytes", sum(held), len(held)
@@ -153,7 +153,7 @@ def _read_only(kind: Kind, folder: Path, place: str) -> bool:
         with _without_rights(home / place):
             log = folder / "read-only.log"
             longer = kind.at(home, steps=8, save_every=4)
-            code, told = ended(forked(partial(_as_nobody, longer), log)), log.read_text(errors="replace")
+            code, told = ended(forked(partial(_as_nobody, longer), log)), log.read_text(errors="replace", encoding="utf-8")
             log.unlink()
         said = code == 2 and "ermission denied" in told and "Traceback" not in told
         return said and ended(forked(lambda: longer.train(longer.config, resume=True))) == 0
@@ -201,8 +201,8 @@ def _drawn(kind: Kind, n: int, size: int, shuffled: int | None, folder: Path) ->
     log.unlink(missing_ok=True)
     draw = {"text": _sentences, "images": _pictures}[kind.name]
     if code := ended(forked(lambda: print(json.dumps(draw(kind, n, size, shuffled))), log)):
-        raise RuntimeError(f"drawing samples of {kind.name} ended with exit code {code}: {log.read_text(errors='replace')}")
-    return log.read_text().splitlines()[-1]
+        raise RuntimeError(f"drawing samples of {kind.name} ended with exit code {code}: {log.read_text(errors='replace', encoding='utf-8')}")
+    return log.read_text(encoding="utf-8").splitlines()[-1]
 
 
 def _sentences(kind: Kind, n: int, size: int, shuffled: int | None) -> list[list[int]]:

@@ -28,7 +28,7 @@ def images(run: str) -> Section:
     model = load(run)
     samples = finished(generate(model, from_noise(model, SAMPLES, seed=0), Sampling(steps=STEPS)))
     section.picture("Forty samples from noise.", grid(samples[:40], columns=10, least=40))
-    verdict, log = judge(samples), [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    verdict, log = judge(samples), [json.loads(line) for line in Path(run, "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     seconds = max(line.get("seconds", 0) for line in log)
     section.numbers = {"training_seconds": seconds, **verdict._asdict(), "dots_found_again_in_one_step": again, "samples": SAMPLES}
     section.answer = (

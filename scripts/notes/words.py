@@ -63,7 +63,7 @@ def verdict(run: str) -> Section:
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    table: dict[str, dict[str, Any]] = json.loads(Path(run, "evaluation", "report.json").read_text())["table"]
+    table: dict[str, dict[str, Any]] = json.loads(Path(run, "evaluation", "report.json").read_text(encoding="utf-8"))["table"]
     figure, axes = plt.subplots(2, 3, figsize=(10, 5), layout="constrained", sharey=True)
     for place, key in zip(axes.flat, MEASURES, strict=True):
         place.barh(list(table), [row[key] for row in table.values()])

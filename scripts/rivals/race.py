@@ -109,7 +109,7 @@ def _peak_megabytes() -> float:
     """Of this process alone: what getrusage says on Linux includes the parent's."""
     status = Path("/proc/self/status")
     if status.exists():
-        (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        (peak,) = (line.split()[1] for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return int(peak) / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kilobytes elsewhere
 

@@ -10,7 +10,7 @@ import pytest
 import textdiff.diffusion
 
 HERE = Path(__file__).parent
-THEORY = (Path(textdiff.diffusion.__file__).parent / "THEORY.md").read_text()
+THEORY = (Path(textdiff.diffusion.__file__).parent / "THEORY.md").read_text(encoding="utf-8")
 FUNCTIONS = sorted(set(re.findall(r"`(\w+)\.([\w.]+)`", THEORY)))
 TESTS = sorted(set(re.findall(r"`(test_\w+\.py)::(\w+)`", THEORY)))
 
@@ -22,7 +22,7 @@ def test_every_function_it_names_exists(module, name):
 
 @pytest.mark.parametrize(("file", "name"), TESTS)
 def test_every_test_it_names_exists(file, name):
-    assert f"\ndef {name}(" in (HERE / file).read_text()
+    assert f"\ndef {name}(" in (HERE / file).read_text(encoding="utf-8")
 
 
 def test_every_claim_names_its_function_and_its_test():

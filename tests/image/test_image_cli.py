@@ -52,7 +52,7 @@ def complaint(capsys: pytest.CaptureFixture[str], command: str, *arguments: str)
 def test_a_run_folder_holds_what_is_promised(run):
     found = {str(path.relative_to(run)) for path in Path(run).rglob("*")}
     assert {"config.yaml", "metrics.jsonl", "samples/step-000004.png", "state", "model/config.json", "model/model.safetensors"} <= found
-    lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 4]
     assert {"eps", "images_per_second", "lr"} <= lines[0].keys()
     assert "valid/eps" in lines[-1]
@@ -98,11 +98,11 @@ def test_the_same_seed_gives_the_same_files(run, tmp_path):
 def test_an_evaluation_prints_a_table_and_writes_what_it_promises(run, tmp_path, capsys):
     options = ["--n", "40", "--steps", "[2,3]", "--samplers", "[ddpm,ddim]", "--scored", "4", "--ode", "2", "--out", str(tmp_path)]
     main("evaluate", [run, *options])
-    table = json.loads((tmp_path / "report.json").read_text())["table"]
+    table = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["table"]
     assert [*table] == ["training images", "ddpm 2", "ddpm 3", "ddim 2", "ddim 3"]
     assert table["ddpm 2"]["compared"] == table["training images"]["compared"] == 40
     assert table["training images"]["frechet_distance"] < table["ddpm 2"]["frechet_distance"]
-    assert json.loads((tmp_path / "report.json").read_text())["classifier_accuracy"] > 0.8
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["classifier_accuracy"] > 0.8
     assert all(row["frechet_distance"] > 0 for row in table.values())
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[1:-1]] == [*table["ddpm 2"]]
@@ -152,6 +152,6 @@ def test_a_mistake_is_one_line_that_names_it(run, square, tmp_path, capsys, comm
 def test_help_is_there_before_anything_heavy_is_imported(script):
     code = f"import sys, runpy; sys.argv = ['{script}.py', '--help']\ntry: runpy.run_path('scripts/{script}.py', run_name='__main__')\n"
     code += "finally: assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0, done.stderr
     assert f"usage: {script}.py" in done.stdout
