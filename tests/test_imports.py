@@ -30,7 +30,8 @@ def imports(module: str) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module} has a relative import"
-            found |= {name if (name := f"{node.module}.{alias.name}") in FILES else str(node.module) for alias in node.names}
+            names = [f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__"]
+            found |= {name if name in FILES else str(node.module) for name in names}
     return found
 
 

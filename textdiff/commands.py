@@ -106,6 +106,8 @@ def _load(options: Namespace) -> "tuple[DiffusionLM | Autoregressive, Tokenizer]
     """The model, once what can be checked without it is checked."""
     check(1 <= options.n <= 10**7, "--n", "between 1 and 10,000,000", options.n)
     if "text" in options:
+        typed = options.text.encode("utf-8", "surrogateescape")  # bytes that the locale has no name for
+        options.text = typed.decode("utf-8", "surrogateescape")
         check(bool(options.text.strip()), "--text", "a text", options.text)
         check(options.text == options.text.encode("utf-8", "ignore").decode(), "--text", "valid UTF-8", ascii(options.text))
     hush_libraries()

@@ -4,18 +4,19 @@ Results go to standard output, progress and warnings to standard error. Imports 
 """
 
 import difflib
+import io
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from textdiff import __version__
 from textdiff.config import InputError
 
 
@@ -25,6 +26,13 @@ class Parser(ArgumentParser):
     def __init__(self, *args: Any, commands: "Commands | None" = None, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
         self.commands = commands or {}
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Reads a configuration file as UTF-8. jsonargparse would read it in the locale's encoding."""
+        if path == "-":  # standard input
+            return super().parse_path(path, *args, **kwargs)
+        content = Path(path).read_text(encoding="utf-8-sig")
+        return self.parse_string(content, Path(path).name, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = " ".join(str(message).split())
@@ -81,6 +89,7 @@ def _names(commands: Commands) -> list[str]:
 def command_line(commands: Commands, argv: Sequence[str] | None, prog: str, description: str, epilogs: dict[str, str] | None = None) -> None:
     """Runs the command that `argv` (nothing: this process's) begins with; a single one needs no name."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(sys.stdout or nowhere), redirect_stderr(Unheard(sys.stderr or nowhere)):
+        _take_every_character(sys.stdout)
         handler = logging.StreamHandler()  # to standard error as it is now
         handler.setFormatter(logging.Formatter("textdiff: %(levelname)s: %(message)s"))
         logging.getLogger().addHandler(handler)
@@ -89,6 +98,13 @@ def command_line(commands: Commands, argv: Sequence[str] | None, prog: str, desc
             _command_line(commands, argv, prog, description, epilogs or {})
         finally:
             logging.getLogger().removeHandler(handler)
+
+
+def _take_every_character(stream: Any) -> None:
+    """Makes files and pipes UTF-8, whatever the locale, and terminals show what they lack as \\xe9."""
+    if isinstance(stream, io.TextIOWrapper):
+        encoding = None if stream.isatty() else "utf-8"
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 class Unheard:
@@ -161,7 +177,7 @@ def build_parser(commands: Commands, prog: str, description: str, epilogs: dict[
         add_options(parser)
         return parser
     parser = Parser(prog=prog, description=description, commands=commands)
-    parser.add_argument("--version", action="version", version=version("textdiff"))
+    parser.add_argument("--version", action="version", version=__version__)
     subcommands = parser.add_subcommands(metavar="COMMAND", required=True)
     for name, (add_options, _) in commands.items():
         summary = (add_options.__doc__ or "").split("\n")[0]
