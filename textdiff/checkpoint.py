@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save_file
 from torch import Tensor
 
 from textdiff.config import InputError
@@ -120,7 +121,8 @@ def load(path: Path) -> Checkpoint:
     facts = json.loads((path / "facts.json").read_text(encoding="utf-8"))
     if facts["format"] != FORMAT:
         raise InputError(f"{path} has format {facts['format']}, this version reads {FORMAT}")
-    return Checkpoint({file.stem: load_file(file) for file in path.glob("*.safetensors")}, facts)
+    files = sorted(path.glob("*.safetensors"))  # read, not mapped: Windows cannot delete a mapped file
+    return Checkpoint({file.stem: load_bytes(file.read_bytes()) for file in files}, facts)
 
 
 def digest(*parts: bytes) -> str:
@@ -134,7 +136,10 @@ def _sha256(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Waits until a file or a folder is on the disk. Windows syncs no folders, and only files opened to be written."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
