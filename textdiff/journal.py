@@ -5,6 +5,7 @@ import logging
 import math
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,15 +31,20 @@ class Told(Exception):
 
 
 class Signals:
-    """While active, the first SIGINT or SIGTERM is only remembered; a second one is obeyed at once."""
+    """Remembers the first signal to stop while active; a second one is obeyed at once.
 
-    NAMES = (signal.SIGINT, signal.SIGTERM)
+    Python handles signals in the main thread only: in another one, they go to whoever started it.
+    Windows delivers Ctrl-C and Ctrl-Break, but no SIGTERM.
+    """
+
+    NAMES = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.told, self._interruptible = accelerator, False, False
 
     def __enter__(self) -> None:
-        self.before = {name: signal.signal(name, self._remember) for name in self.NAMES}
+        names = self.NAMES if threading.current_thread() is threading.main_thread() else ()
+        self.before = {name: signal.signal(name, self._remember) for name in names}
 
     def __exit__(self, *error: object) -> None:
         for name, handler in self.before.items():
