@@ -110,8 +110,8 @@ def tour(run: str) -> None:
 
 
 def textdiff(*arguments: str) -> list[str]:
-    """The console command of this environment."""
-    return [str(Path(sys.executable).with_name("textdiff")), *arguments]
+    """The `textdiff` command of this environment."""
+    return [sys.executable, "-m", "textdiff", *arguments]
 
 
 if __name__ == "__main__":

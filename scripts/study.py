@@ -133,7 +133,7 @@ def draw(tables: dict[float, dict[str, Any]], path: Path) -> None:
 
 
 def textdiff(*arguments: str) -> None:
-    done = subprocess.run([str(Path(sys.executable).with_name("textdiff")), *arguments], check=False, stdout=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-m", "textdiff", *arguments], check=False, stdout=subprocess.DEVNULL)
     if done.returncode:
         sys.exit(done.returncode)  # it has said what is wrong
 

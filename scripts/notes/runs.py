@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-TEXTDIFF = str(Path(sys.executable).with_name("textdiff"))
+TEXTDIFF = (sys.executable, "-m", "textdiff")
 
 
 def text(folder: Path) -> str:
-    return trained(folder / "text", TEXTDIFF, "train", "--config", "configs/text_demo.yaml")
+    return trained(folder / "text", *TEXTDIFF, "train", "--config", "configs/text_demo.yaml")
 
 
 def dots(folder: Path) -> str:

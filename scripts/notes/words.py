@@ -59,7 +59,7 @@ def rewrites(run: str) -> Section:
 def verdict(run: str) -> Section:
     section = Section("text", "True or false: diffusion generates text", "Do sentences made from noise differ from real ones by any measure we have?")
     subprocess.run(
-        [TEXTDIFF, "evaluate", run, "--n", "500", "--ode", "0", "--scored", "100", "--baselines", "[bigram,unigram,shuffled]"],
+        [*TEXTDIFF, "evaluate", run, "--n", "500", "--ode", "0", "--scored", "100", "--baselines", "[bigram,unigram,shuffled]"],
         check=True,
         stdout=subprocess.DEVNULL,
     )

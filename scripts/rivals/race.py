@@ -1,6 +1,6 @@
 """Training steps and network evaluations of two denoisers, taking turns in one run; and what memory a step takes."""
 
-import resource
+import os
 import statistics
 import sys
 import time
@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from rivals.denoisers import SUBJECTS
 from torch import Tensor
@@ -111,6 +112,10 @@ def _peak_megabytes() -> float:
     if status.exists():
         (peak,) = (line.split()[1] for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return int(peak) / 1e3
+    if os.name == "nt":
+        return float(psutil.Process().memory_info().peak_wset) / 1e6
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kilobytes elsewhere
 
 
