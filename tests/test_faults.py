@@ -9,6 +9,7 @@ import pytest
 PARTS = ("corpora", "images", "hostile", "checkpoints", "folder", "disk", "signals", "nonfinite", "alone", "samples", "resume")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks /proc")
 @pytest.mark.parametrize("part", PARTS)
 def test_a_fault_is_survived(part: str) -> None:
     few = ["--runs_killed", "1", "--flips", "30", "--saves", "2", "--signals", "2"]
