@@ -17,7 +17,14 @@ from jsonargparse import auto_cli
 from textdiff.parser import hush_libraries
 
 
-def faults(runs_killed: int = 100, flips: int = 1000, saves: int = 20, signals: int = 50, only: list[str] | None = None) -> None:
+def faults(
+    runs_killed: int = 100,
+    flips: int = 1000,
+    saves: int = 20,
+    signals: int = 50,
+    drawn: int = 64,
+    only: list[str] | None = None,
+) -> None:
     """Prints a table: what was promised, how often it held.
 
     Args:
@@ -25,6 +32,7 @@ def faults(runs_killed: int = 100, flips: int = 1000, saves: int = 20, signals: 
         flips: Bits flipped in a checkpoint.
         saves: Saves of each kind that fail for lack of disk.
         signals: Runs told to stop, half of each kind.
+        drawn: Samples of each kind drawn in batches of several sizes.
         only: Parts to run instead of all: resume, checkpoints, disk, signals, folder, nonfinite, alone, samples,
             processes, hostile, options, corpora, images.
     """
@@ -43,7 +51,7 @@ def faults(runs_killed: int = 100, flips: int = 1000, saves: int = 20, signals: 
             "signals": lambda: (result for kind in (text, images) for result in runs.signals(kind, folder, signals // 2)),
             "nonfinite": lambda: (result for kind in (text, images) for result in surroundings.nonfinite(kind, folder)),
             "alone": lambda: (result for kind in (text, images) for result in surroundings.nobody_there(kind, folder)),
-            "samples": lambda: (result for kind in (text, images) for result in surroundings.samples(kind, folder)),
+            "samples": lambda: (result for kind in (text, images) for result in surroundings.samples(kind, folder, drawn)),
             "processes": lambda: (result for kind in (text, images) for result in processes.everything(kind, folder)),
             "resume": lambda: (result for kind in (text, images) for result in runs.exact_resume(kind, folder, runs_killed)),
         }

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 HOME = tempfile.TemporaryDirectory(prefix="textdiff-tests-")
-os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": HOME.name}  # read when the libraries below are first imported
+# read when the libraries below are first imported, here and in child processes
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": HOME.name, "OMP_NUM_THREADS": "1"}
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

@@ -183,7 +183,7 @@ def _as_nobody(kind: Kind) -> None:
 # --- samples
 
 
-def samples(kind: Kind, folder: Path, n: int = 64) -> Iterator[Result]:
+def samples(kind: Kind, folder: Path, n: int) -> Iterator[Result]:
     """The same seed gives the same sentence and the same image i in batches of every size, in any order, on one process and on two."""
     trained = kind.at(folder / f"drawn-{kind.name}")
     run_to_the_end(trained)

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from PIL import Image
 
+from image import metrics
 from image.cli import main
 
 TINY = ["--model.width", "8", "--model.multipliers", "[1,2]", "--model.blocks", "1", "--train.batch_size", "16", "--train.precision", "no"]
@@ -95,7 +97,9 @@ def test_the_same_seed_gives_the_same_files(run, tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_an_evaluation_prints_a_table_and_writes_what_it_promises(run, tmp_path, capsys):
+def test_an_evaluation_prints_a_table_and_writes_what_it_promises(run, tmp_path, capsys, monkeypatch):
+    quickly = partial(metrics.train_classifier, examples=12_000)
+    monkeypatch.setattr(metrics, "train_classifier", quickly)
     options = ["--n", "40", "--steps", "[2,3]", "--samplers", "[ddpm,ddim]", "--scored", "4", "--ode", "2", "--out", str(tmp_path)]
     main("evaluate", [run, *options])
     table = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["table"]
