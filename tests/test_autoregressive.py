@@ -66,6 +66,16 @@ def test_the_end_is_predicted_from_a_sentences_features(gpt, batch):
     assert_close(nats, exact.squeeze(1), atol=1e-4, rtol=1e-5)
 
 
+def test_every_draft_is_a_tensor_of_its_own(gpt):
+    nothing, keys = torch.zeros(3, 6, dtype=torch.long), torch.arange(3)
+    banned = torch.zeros(gpt.config.vocab_size, dtype=torch.bool)
+    drafts = gpt.generate_tokens(nothing, 0, keys, banned=banned)
+    seen = [(draft, draft.clone()) for draft in drafts]
+    assert len(seen) > 1
+    for draft, as_it_was in seen:
+        assert_close(draft, as_it_was, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_sentence_does_not_depend_on_how_many_are_drawn_at_a_time(gpt, tokenizer, batch_size):
     task = from_noise(gpt, 6, seed=3)

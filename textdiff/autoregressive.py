@@ -87,7 +87,10 @@ class Autoregressive(PreTrainedModel):
     def generate_tokens(
         self, ids: Int[Tensor, "b l"], known: int, keys: Int[Tensor, " b"], *, temperature: float = 1.0, banned: Bool[Tensor, " v"]
     ) -> Iterator[Int[Tensor, "b l"]]:
-        """After every token the same `ids`, with one more filled in from place `known` on; in the end, `end` in all places after a sentence."""
+        """A copy of `ids` after every token, with one more filled in from place `known` on.
+
+        The last copy holds `end` in all places after a sentence.
+        """
         ids = ids.clone()
         history = self._with_start(ids[:, :known])
         done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
@@ -104,10 +107,11 @@ class Autoregressive(PreTrainedModel):
             done = done | (drawn == self.end)
             ids[:, place] = torch.where(done, self.end, drawn)
             history = torch.cat([history, ids[:, place : place + 1]], 1)
-            yield ids
             if done.all():
                 ids[:, place:] = self.end
+                yield ids
                 return
+            yield ids.clone()
 
 
 AutoConfig.register(AutoregressiveConfig.model_type, AutoregressiveConfig)
