@@ -140,13 +140,20 @@ def _baselines(options: Evaluation, config: TextRun, judge: Judge, folder: Path,
 def _trained(name: str, config: TextRun, tokenizer: Tokenizer, folder: Path, seconds: float) -> DiffusionLM | Autoregressive:
     """A model with the run's tokenizer, trained on its data for so long, once: the next evaluation finds it."""
     path = folder / f"{name}-{seconds:.0f}s"
-    whose = digest(tokenizer.to_str().encode(), repr((config.data, config.model)).encode())
+    options = [config.data, config.model, _weight_deciding(config.train)]
+    whose = digest(tokenizer.to_str().encode(), repr(options).encode())
     mark = path / "finished"
     if mark.exists() and mark.read_text() != whose:
-        raise InputError(f"{path} was trained beside another model or on other text: delete it, or give --out another folder")
+        raise InputError(f"{path} was trained beside another model, on other text or with other options: delete it, or give --out another folder")
     if not mark.exists():
         (path / "tokenizer").mkdir(parents=True, exist_ok=True)
         save_tokenizer(tokenizer, path / "tokenizer")
+def _weight_deciding(train: Train) -> dict[str, Any]:
+    """Training options that the weights depend on, besides the training time."""
+    others = {"steps", "minutes", "accumulate", "log_every", "valid_every", "save_every", "trackers"}
+    return {name: value for name, value in asdict(train).items() if name not in others}
+
+
         log.info("training %s for %.0f seconds: %s", name, seconds, path)
         optimization = replace(config.train, minutes=seconds / 60, valid_every=10**9)
         own_words = replace(config.tokenizer, name=str(path / "tokenizer"))
