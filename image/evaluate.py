@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from image import metrics
-from image.config import Data, Evaluation, ImageRun, Model, Sampling
+from image.config import Evaluation, ImageRun, Sampling
 from image.dots import judge as judge_dots
 from image.generate import finished, from_noise, generate, load, watched
 from image.metrics import Classifier, Features, Pixels
 from image.model import ImageDiffusion
 from image.picture import grid
 from image.sources import Images, images_of, open_images
-from textdiff.config import InputError, Train
+from textdiff.config import InputError
 from textdiff.folder import saved_config
 
 log = logging.getLogger("textdiff")
@@ -66,8 +66,7 @@ class Judge(NamedTuple):
 def evaluate(name: str, options: Evaluation) -> dict[str, Any]:
     """Writes report.json, grids of samples, nearest.png and, for several numbers of steps, steps.png to evaluation/ beside the model; returns what
     report.json holds."""
-    model, (home, saved) = load(name), saved_config(name)
-    config = ImageRun(saved["run"], Data(**saved["data"]), Model(**saved["model"]), Train(**saved["train"]))
+    model, (home, config) = load(name), saved_config(name, ImageRun)
     training, held_out = open_images(config.data)
     if options.data:
         held_out = images_of(options.data, "--data", model.config.shape)

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from textdiff.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.config import InputError, Sampling
 from textdiff.generate import continuing, finished, from_noise, generate, infilling, load, rewriting
+from textdiff.teacher import Teacher
 from textdiff.vocab import MASK, PAD, UNK, encode, save_tokenizer
 
 
@@ -54,6 +55,25 @@ def test_a_word_is_drawn_as_often_as_it_is_likely(gpt, tokenizer):
     logits[[gpt.end, *map(tokenizer.token_to_id, (PAD, UNK, MASK))]] = -math.inf
     shares = torch.bincount(torch.tensor(first), minlength=len(logits)) / len(first)
     assert_close(shares, logits.softmax(-1), atol=0.03, rtol=0)
+
+
+@torch.no_grad()
+def test_the_end_is_predicted_from_a_sentences_features(gpt, batch):
+    sentences = [tuple(i[m].tolist()) for i, m in zip(batch["ids"], batch["mask"], strict=True)]
+    features = torch.from_numpy(Teacher(gpt).features(sentences))
+    nats = -gpt.gpt.lm_head(features).log_softmax(-1)[:, gpt.end]
+    exact = gpt.nats(batch["ids"], batch["mask"]).gather(1, batch["mask"].sum(1, keepdim=True))
+    assert_close(nats, exact.squeeze(1), atol=1e-4, rtol=1e-5)
+
+
+def test_every_draft_is_a_tensor_of_its_own(gpt):
+    nothing, keys = torch.zeros(3, 6, dtype=torch.long), torch.arange(3)
+    banned = torch.zeros(gpt.config.vocab_size, dtype=torch.bool)
+    drafts = gpt.generate_tokens(nothing, 0, keys, banned=banned)
+    seen = [(draft, draft.clone()) for draft in drafts]
+    assert len(seen) > 1
+    for draft, as_it_was in seen:
+        assert_close(draft, as_it_was, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

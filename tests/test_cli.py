@@ -300,3 +300,10 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert result.returncode == 0, result.stderr
     assert "usage: textdiff" in result.stdout
+
+
+def test_a_misspelt_key_of_a_runs_configuration_is_named(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(shutil.copytree(run, tmp_path / "run")) / "config.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("depth:", "depht:"), encoding="utf-8")
+    line = refusal(capsys, "evaluate", str(path.parent))
+    assert f"{path} has the unknown option model.depht (did you mean model.depth?)" in line

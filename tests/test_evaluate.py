@@ -77,10 +77,27 @@ def test_all_rows_are_in_one_table_and_what_was_trained_is_kept(run: str, tmp_pa
 def test_what_was_trained_beside_another_model_is_not_taken_for_ones_own(run: str, tmp_path: Path) -> None:
     evaluate(run, Evaluation(**QUICK, steps=1, baselines=[], out=str(tmp_path)))
     other = tmp_path / "other"
+    for before, after in (("length: 24", "length: 20"), ("optimizer: muon", "optimizer: adamw")):
+        shutil.copytree(run, other, dirs_exist_ok=True)
+        text = (other / "config.yaml").read_text(encoding="utf-8")
+        assert before in text
+        (other / "config.yaml").write_text(text.replace(before, after), encoding="utf-8")
+        with pytest.raises(InputError, match=r"teacher-1s was trained beside another model.* --out"):
+            evaluate(str(other), Evaluation(**QUICK, steps=1, baselines=[], out=str(tmp_path)))
+
+
+def test_options_that_no_weight_depends_on_do_not_discard_what_was_trained(run: str, tmp_path: Path) -> None:
+    options = Evaluation(**QUICK, steps=1, baselines=[], out=str(tmp_path))
+    evaluate(run, options)
+    (weights,) = tmp_path.glob("teacher-*/model/model.safetensors")
+    before, other = weights.stat().st_mtime_ns, tmp_path / "other"
     shutil.copytree(run, other)
-    (other / "config.yaml").write_text((other / "config.yaml").read_text(encoding="utf-8").replace("length: 24", "length: 20"), encoding="utf-8")
-    with pytest.raises(InputError, match=r"teacher-1s was trained beside another model .* --out"):
-        evaluate(str(other), Evaluation(**QUICK, steps=1, baselines=[], out=str(tmp_path)))
+    text = (other / "config.yaml").read_text(encoding="utf-8")
+    changed = text.replace("log_every: 20", "log_every: 7").replace("steps: 4", "steps: 5")
+    (other / "config.yaml").write_text(changed, encoding="utf-8")
+    assert changed != text
+    evaluate(str(other), options)
+    assert weights.stat().st_mtime_ns == before
 
 
 def test_rows_that_were_done_before_an_interruption_are_kept(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

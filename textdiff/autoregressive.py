@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, GPT2Config, GPT2LMHeadModel, PreTrainedConfig, PreTrainedModel
@@ -58,11 +59,23 @@ class Autoregressive(PreTrainedModel):
 
     def nats(self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b m"]:
         """-log p of every token and, after the last, of the end; 0 beyond. m = l + 1."""
-        edge = torch.full_like(ids[:, :1], self.end)
         sizes = mask.sum(1, keepdim=True)
-        targets = torch.cat([ids, edge], 1).scatter(1, sizes, self.end)
-        logits = exact(self.gpt(torch.cat([edge, ids], 1)).logits)
-        return cross_entropy(logits, targets) * (torch.arange(targets.shape[1], device=ids.device) <= sizes)
+        targets = F.pad(ids, (0, 1)).scatter(1, sizes, self.end)
+        logits = exact(self.gpt(self._with_start(ids)).logits)
+        places = torch.arange(targets.shape[1], device=ids.device)
+        return cross_entropy(logits, targets) * (places <= sizes)
+
+    def features(self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b w"]:
+        """Last hidden state at the last token, from which the end of the sentence is predicted.
+
+        The end token itself is not read: after a sentence the model has only ever predicted it.
+        """
+        hidden = self.gpt.transformer(self._with_start(ids)).last_hidden_state
+        return hidden[torch.arange(len(ids), device=ids.device), mask.sum(1)]
+
+    def _with_start(self, ids: Int[Tensor, "b l"]) -> Int[Tensor, "b m"]:
+        """The network's input: `end`, which begins every sentence, before the tokens."""
+        return F.pad(ids, (1, 0), value=self.end)
 
     def forward(
         self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], index: Int[Tensor, " b"], progress: object = 1.0
@@ -74,9 +87,12 @@ class Autoregressive(PreTrainedModel):
     def generate_tokens(
         self, ids: Int[Tensor, "b l"], known: int, keys: Int[Tensor, " b"], *, temperature: float = 1.0, banned: Bool[Tensor, " v"]
     ) -> Iterator[Int[Tensor, "b l"]]:
-        """After every token the same `ids`, with one more filled in from place `known` on; in the end, `end` in all places after a sentence."""
+        """A copy of `ids` after every token, with one more filled in from place `known` on.
+
+        The last copy holds `end` in all places after a sentence.
+        """
         ids = ids.clone()
-        history = torch.cat([torch.full_like(ids[:, :1], self.end), ids[:, :known]], 1)
+        history = self._with_start(ids[:, :known])
         done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         cache = None
         for place in range(known, ids.shape[1]):
@@ -91,10 +107,11 @@ class Autoregressive(PreTrainedModel):
             done = done | (drawn == self.end)
             ids[:, place] = torch.where(done, self.end, drawn)
             history = torch.cat([history, ids[:, place : place + 1]], 1)
-            yield ids
             if done.all():
                 ids[:, place:] = self.end
+                yield ids
                 return
+            yield ids.clone()
 
 
 AutoConfig.register(AutoregressiveConfig.model_type, AutoregressiveConfig)

@@ -25,7 +25,7 @@ from textdiff import metrics
 from textdiff.autoregressive import Autoregressive
 from textdiff.baselines import Bigram, Unigram, autoregressive, diffusion_lm, shuffled
 from textdiff.checkpoint import digest
-from textdiff.config import Data, Evaluation, InputError, Model, TextRun, Train, Vocabulary
+from textdiff.config import Data, Evaluation, InputError, TextRun, Train
 from textdiff.data import examples
 from textdiff.folder import saved_config
 from textdiff.generate import Draft, finished, from_noise, generate, load, temperature_and_guidance
@@ -46,7 +46,7 @@ def evaluate(name: str, options: Evaluation) -> dict[str, Any]:
     """Writes evaluation/ beside the model and returns what report.json holds."""
     model, tokenizer = load(name)
     temperature, guidance = temperature_and_guidance(model, options.sampling(1))
-    home, config = run_of(name)
+    home, config = saved_config(name, TextRun)
     folder = Path(options.out) if options.out else home / "evaluation"
     texts = open_texts(replace(config.data, streaming=False, valid=options.data or config.data.valid))
     training = _sentences(texts.train(), tokenizer, config.data)
@@ -74,14 +74,6 @@ def _halves(sentences: list[Sentence], n: int) -> tuple[list[Sentence], list[Sen
     n = min(n, len(sentences) // 2)
     mixed = random.Random(0).sample(sentences, 2 * n)
     return mixed[:n], mixed[n:]
-
-
-def run_of(name: str) -> tuple[Path, TextRun]:
-    """The folder and the configuration of the run that a model belongs to."""
-    home, saved = saved_config(name)
-    saved["model"]["output_prior"] = tuple(saved["model"]["output_prior"])
-    kinds = {"data": Data, "tokenizer": Vocabulary, "model": Model, "train": Train}
-    return home, TextRun(run=saved["run"], **{part: kind(**saved[part]) for part, kind in kinds.items()})
 
 
 def trained_seconds(path: Path) -> float:
@@ -140,10 +132,11 @@ def _baselines(options: Evaluation, config: TextRun, judge: Judge, folder: Path,
 def _trained(name: str, config: TextRun, tokenizer: Tokenizer, folder: Path, seconds: float) -> DiffusionLM | Autoregressive:
     """A model with the run's tokenizer, trained on its data for so long, once: the next evaluation finds it."""
     path = folder / f"{name}-{seconds:.0f}s"
-    whose = digest(tokenizer.to_str().encode(), repr((config.data, config.model)).encode())
+    options = [config.data, config.model, _weight_deciding(config.train)]
+    whose = digest(tokenizer.to_str().encode(), repr(options).encode())
     mark = path / "finished"
     if mark.exists() and mark.read_text(encoding="utf-8") != whose:
-        raise InputError(f"{path} was trained beside another model or on other text: delete it, or give --out another folder")
+        raise InputError(f"{path} was trained beside another model, on other text or with other options: delete it, or give --out another folder")
     if not mark.exists():
         (path / "tokenizer").mkdir(parents=True, exist_ok=True)
         save_tokenizer(tokenizer, path / "tokenizer")
@@ -153,6 +146,12 @@ def _trained(name: str, config: TextRun, tokenizer: Tokenizer, folder: Path, sec
         train(replace(config, run=str(path), tokenizer=own_words, train=optimization), overwrite=True)
         mark.write_text(whose, encoding="utf-8")
     return load(str(path))[0]
+
+
+def _weight_deciding(train: Train) -> dict[str, Any]:
+    """Training options that the weights depend on, besides the training time."""
+    others = {"steps", "minutes", "accumulate", "log_every", "valid_every", "save_every", "trackers"}
+    return {name: value for name, value in asdict(train).items() if name not in others}
 
 
 # --- what a model writes, and what it thinks of text

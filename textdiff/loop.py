@@ -63,7 +63,7 @@ def new_accelerator(config: R, *, resume: bool = False) -> tuple[Accelerator, R]
     state = PartialState(cpu=not is_accelerated())  # by name, or accelerate would not see that there are several processes on a CPU
     asked = config.train.precision
     if asked == "auto" and resume and (Path(config.run) / "config.yaml").exists():
-        asked = saved_config(config.run)[1]["train"].get("precision", asked)
+        asked = saved_config(config.run, type(config))[1].train.precision
     set_threads(state.num_processes)
     precision = from_main_process(lambda: choose_precision(asked, own_device()), Place(state.process_index, state.num_processes))
     changed: Any = config

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -88,16 +88,28 @@ def _names(commands: Commands) -> list[str]:
 
 def command_line(commands: Commands, argv: Sequence[str] | None, prog: str, description: str, epilogs: dict[str, str] | None = None) -> None:
     """Runs the command that `argv` (nothing: this process's) begins with; a single one needs no name."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(sys.stdout or nowhere), redirect_stderr(Unheard(sys.stderr or nowhere)):
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         _take_every_character(sys.stdout)
-        handler = logging.StreamHandler()  # to standard error as it is now
-        handler.setFormatter(logging.Formatter("textdiff: %(levelname)s: %(message)s"))
-        logging.getLogger().addHandler(handler)
-        logging.getLogger("textdiff").setLevel(logging.INFO)
-        try:
-            _command_line(commands, argv, prog, description, epilogs or {})
-        finally:
-            logging.getLogger().removeHandler(handler)
+        output = TolerantStream(sys.stdout or nowhere, raises=True)
+        with redirect_stdout(output), redirect_stderr(TolerantStream(sys.stderr or nowhere)), _logging():
+            try:
+                _command_line(commands, argv, prog, description, epilogs or {})
+            except OSError as error:
+                if not isinstance(error, BrokenPipeError) or error is not output.failure:  # else our reader has enough
+                    fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Log lines go to standard error as it is now."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("textdiff: %(levelname)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("textdiff").setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def _take_every_character(stream: Any) -> None:
@@ -107,30 +119,43 @@ def _take_every_character(stream: Any) -> None:
         stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
-class Unheard:
-    """Standard error that may lose its reader: what is said then is lost, and nothing else. A run goes on when its terminal is gone."""
+class TolerantStream:
+    """A stream that may lose its reader or be full: what is written from then on is discarded.
 
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
+    Standard error hides the failure, for a run goes on when its terminal is gone. Standard output
+    `raises` it, once.
+    """
+
+    def __init__(self, stream: Any, raises: bool = False) -> None:
+        self.stream, self.raises = stream, raises
+        self.failure: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        with self._whoever_listens():
+        with self._tolerating_failure():
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with self._whoever_listens():
+        with self._tolerating_failure():
             self.stream.flush()
 
     @contextmanager
-    def _whoever_listens(self) -> Iterator[None]:
+    def _tolerating_failure(self) -> Iterator[None]:
         try:
             yield
-        except OSError:  # gone, or full
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        except OSError as error:
+            self.failure = error
+            self._discard()
+            if self.raises:
+                raise
+
+    def _discard(self) -> None:
+        """Python would try once more, at its end, to write what is left in the buffer."""
+        with suppress(OSError, ValueError, AttributeError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self.stream.fileno())  # a stream in memory has none
 
 
 def _command_line(commands: Commands, argv: Sequence[str] | None, prog: str, description: str, epilogs: dict[str, str]) -> None:
@@ -150,10 +175,6 @@ def _command_line(commands: Commands, argv: Sequence[str] | None, prog: str, des
         fail(f"a file that is given as text is none ({error.reason} at byte {error.start}): --config wants YAML")
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try once more to write what is left
-        if not isinstance(error, BrokenPipeError):  # whoever read our output has enough
-            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def _chosen(commands: Commands, options: Namespace) -> tuple[str, Namespace]:

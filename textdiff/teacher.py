@@ -35,12 +35,9 @@ class Teacher:
 
     @torch.no_grad()
     def features(self, sentences: Sequence[Sentence]) -> Float[np.ndarray, "n w"]:
-        """What it has in mind after the last token: its last hidden layer there."""
-        parts = []
-        for ids, mask in self._batches(sentences):
-            hidden = self.model.gpt.transformer(ids).last_hidden_state
-            parts.append(hidden[torch.arange(len(ids)), mask.sum(1) - 1].float().cpu().numpy())
-        return np.concatenate(parts)
+        """Last hidden state at each sentence's last token."""
+        parts = (self.model.features(ids, mask) for ids, mask in self._batches(sentences))
+        return np.concatenate([part.float().cpu().numpy() for part in parts])
 
     def _batches(self, sentences: Sequence[Sentence]) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in batches(sentences, 250):

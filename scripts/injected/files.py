@@ -90,7 +90,7 @@ def hostile_files(text: Kind, images: Kind, folder: Path) -> Iterator[Result]:
     files = {
         text_generate.load: (text, weights + configs + words + pickles),
         image_generate.load: (images, weights + configs + pickles),
-        saved_config: (text, yaml),
+        partial(saved_config, kind=TextRun): (text, yaml),
         partial(ForeignTeacher, tokenizer=Tokenizer(WordLevel())): (text, weights + configs + words + pickles),
     }
     good, tried = 0, 0

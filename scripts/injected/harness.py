@@ -26,7 +26,7 @@ from textdiff import config as text_config
 from textdiff import grammar
 from textdiff import run as text_run
 from textdiff.config import InputError, Train
-from textdiff.parser import Unheard
+from textdiff.parser import TolerantStream
 
 TRAIN = Train(steps=30, batch_size=8, warmup=5, precision="no", log_every=1, valid_every=15, save_every=4, lr=1e-3)
 
@@ -68,7 +68,7 @@ def forked(work: Callable[[], object], log: Path | None = None) -> int:
         sink = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(sink, 1)
         os.dup2(sink, 2)
-        sys.stderr = Unheard(sys.stderr)  # type: ignore[assignment]  # as on the command line
+        sys.stderr = TolerantStream(sys.stderr)  # type: ignore[assignment]  # as on the command line
         torch.set_num_threads(1)
         code = _exit_code(work)
         sys.stderr.flush()

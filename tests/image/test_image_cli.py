@@ -1,6 +1,7 @@
 """The image commands as a user types them, with a tiny model of the digits."""
 
 import json
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -159,3 +160,10 @@ def test_help_is_there_before_anything_heavy_is_imported(script):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0, done.stderr
     assert f"usage: {script}.py" in done.stdout
+
+
+def test_a_misspelt_key_of_a_runs_configuration_is_named(run, tmp_path, capsys):
+    path = Path(shutil.copytree(run, tmp_path / "run")) / "config.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("blocks:", "block:"), encoding="utf-8")
+    line = complaint(capsys, "evaluate", str(path.parent))
+    assert f"{path} has the unknown option model.block (did you mean model.blocks?)" in line
