@@ -8,7 +8,6 @@ the machine's own matmul rate, and memory. Medians and their ratios; a JSON file
 """
 
 import json
-import platform
 import statistics
 import sys
 from collections.abc import Iterator
@@ -19,12 +18,13 @@ from typing import Any
 import torch
 from jsonargparse import auto_cli
 from rivals.denoisers import LENGTH
-from rivals.race import PRECISIONS, compared, matmul_rate, timed
+from rivals.race import compared, matmul_rates
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
 
 from textdiff.config import Sampling
+from textdiff.device import choose_precision, machine_name, own_device, timed
 from textdiff.diffusion.chain import Chain
 from textdiff.diffusion.gaussian import Prediction
 from textdiff.diffusion.samplers import SAMPLERS
@@ -54,8 +54,7 @@ def text(
     device = chosen(gpu, rounds)
     shapes = shapes or ([(512, 16), (768, 12)] if gpu else [(384, 6), (256, 4)])
     batch_size = batch_size or (512 if gpu else 16)
-    rates = {name: matmul_rate(dtype, device) for name, dtype in PRECISIONS.items()}
-    machine = torch.cuda.get_device_name() if gpu else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    rates, machine = matmul_rates(device), machine_name(device)
     print(f"{machine}, torch {torch.__version__}; matmul: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items()))
     rows = []
     for width, depth in shapes:
@@ -64,7 +63,10 @@ def text(
             rows += compared("text", f"{width} x {depth}", (width, depth, dropout), precision, batch_size, rounds, device, flops / rate)
     show(rows, "tokens")
     speed = sentences_per_second(device)
-    print("\nsentences/s, 25 tokens, 192 x 6, 32-d embeddings, 2,600 words, float32: " + ", ".join(f"{n} steps {s:.1f}" for n, s in speed.items()))
+    print(
+        f"\nsentences/s, 25 tokens, 192 x 6, 32-d embeddings, 2,600 words, precision {choose_precision('auto', device)}: "
+        + ", ".join(f"{n} steps {s:.1f}" for n, s in speed.items())
+    )
     figures = {"machine": machine, "torch": torch.__version__, "matmul_flops": rates, "denoisers": rows, "sentences_per_second": speed}
     Path(out).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
@@ -81,8 +83,7 @@ def image(width: int = 64, blocks: int = 2, batch_size: int = 32, rounds: int = 
         out: Where the figures go as JSON.
     """
     device = chosen(gpu, rounds)
-    rates = {name: matmul_rate(dtype, device) for name, dtype in PRECISIONS.items()}
-    machine = torch.cuda.get_device_name() if gpu else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    rates, machine = matmul_rates(device), machine_name(device)
     print(f"{machine}, torch {torch.__version__}; matmul: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items()))
     rows = []
     for precision in rates:
@@ -145,9 +146,9 @@ def exhausted(drafts: Iterator[object]) -> None:
 def chosen(gpu: bool, rounds: int) -> torch.device:
     if rounds < 1:
         sys.exit(f"--rounds must be at least 1, got {rounds}")
-    if gpu and not torch.cuda.is_available():
-        sys.exit("--gpu needs CUDA, which this machine or this build of torch does not have")
-    return torch.device("cuda" if gpu else "cpu")
+    if gpu and own_device().type == "cpu":
+        sys.exit("--gpu needs an accelerator, which this machine or this build of torch does not have")
+    return own_device() if gpu else torch.device("cpu")
 
 
 def show(rows: list[dict[str, Any]], unit: str) -> None:
@@ -160,7 +161,7 @@ def show(rows: list[dict[str, Any]], unit: str) -> None:
     ours_name, theirs_name = dict.fromkeys(row["denoiser"] for row in rows)
     for shape, precision in dict.fromkeys((row["shape"], row["precision"]) for row in rows):
         ours = by[shape, precision, ours_name]
-        for other in PRECISIONS if precision == "bf16" else [precision]:
+        for other in ("bf16", "float32") if precision == "bf16" else [precision]:
             theirs = by[shape, other, theirs_name]
             step, evaluation = (ours[f"{what}_per_second"] / theirs[f"{what}_per_second"] for what in ("step", "evaluation"))
             print(f"{shape}: {precision} against {theirs_name} in {other}: step {step:.2f}, evaluation {evaluation:.2f} times as fast")

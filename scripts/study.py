@@ -86,7 +86,7 @@ def trained(run: str, configs: list[str], source: Source, minutes: float) -> str
 
 def table(run: str, options: list[str]) -> dict[str, dict[str, Any]]:
     """Held-out text, training text, the model at 8 and at 32 steps, and whatever else is asked for."""
-    usual = ["--steps", "[8,32]", "--sampler", "dpm_solver", "--n", "400", "--slow_n", "30", "--ode", "0", "--precision", "bf16"]
+    usual = ["--steps", "[8,32]", "--sampler", "dpm_solver", "--n", "400", "--slow_n", "30", "--ode", "0"]
     once(f"{run}/evaluation", "evaluate", run, *usual, *options)
     rows: dict[str, dict[str, Any]] = json.loads(Path(run, "evaluation", "report.json").read_text(encoding="utf-8"))["table"]
     return rows

@@ -47,7 +47,7 @@ def test_what_was_chosen_is_said_once_with_the_reason(machine, caplog, native, g
     with caplog.at_level(logging.INFO, "textdiff"):
         chosen = [choose_precision("auto", CPU) for _ in range(3)]
     (line,) = caplog.messages
-    assert f"precision {chosen[0]} on CPU" in line
+    assert f"precision {chosen[0]} on " in line
 
 
 def test_emulated_bf16_is_obeyed_with_one_warning_that_names_the_factor(machine, caplog):

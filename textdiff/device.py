@@ -5,9 +5,11 @@ Everything here is a question about a `torch.device`; nothing here knows a model
 
 import logging
 import os
+import platform
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import psutil
@@ -48,13 +50,23 @@ def own_device() -> torch.device:
 
 
 def machine_name(device: torch.device) -> str:
-    """The device in words, such as `NVIDIA H100` or `CPU, AVX2, 2 threads`."""
+    """The device in words, such as `NVIDIA H100` or `AMD EPYC 7B13, AVX2, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        instructions = torch.backends.cpu.get_cpu_capability()
-        return f"CPU, {instructions}, {torch.get_num_threads()} threads"
-    return device.type.upper()
+    if device.type != "cpu":
+        return device.type.upper()
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}, {threads} threads"
+
+
+def _cpu_name() -> str:
+    """The processor's model, which Linux tells in a file of its own."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def set_threads(processes: int) -> None:

@@ -108,8 +108,8 @@ def _extras() -> dict[str, list[str]]:
 
 def _machine(device: torch.device) -> Iterator[str]:
     memory = psutil.virtual_memory().total / 2**30
-    yield f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, {memory:.0f} GiB of memory"
-    yield f"device: {device}, {devices.machine_name(device)}"
+    yield f"{psutil.cpu_count()} cores, {memory:.0f} GiB of memory"
+    yield f"device: {device} ({devices.machine_name(device)})"
     rates = {"float32": torch.float32, "bf16": torch.bfloat16}
     speeds = {name: devices.matmul_rate(dtype, device) / 1e9 for name, dtype in rates.items()}
     yield "matrix products: " + ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in speeds.items())

@@ -3,7 +3,6 @@
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -16,13 +15,13 @@ from rivals.denoisers import SUBJECTS
 from torch import Tensor
 from tqdm import tqdm
 
-PRECISIONS = {"bf16": torch.bfloat16, "float32": torch.float32}
+from textdiff.device import autocast, compiles_by_default, has_native_bf16, matmul_rate, timed
 
 
-def matmul_rate(dtype: torch.dtype, device: torch.device, n: int = 2048) -> float:
-    """FLOP/s of the best of ten products of n x n matrices."""
-    a, b = torch.randn(2, n, n, device=device, dtype=dtype)
-    return 2 * n**3 / min(timed(lambda: a @ b, device) for _ in range(10))
+def matmul_rates(device: torch.device) -> dict[str, float]:
+    """FLOP/s of matrix products in the precisions that are compared: bf16 only where it is not emulated."""
+    precisions = {"bf16": torch.bfloat16} if has_native_bf16(device) else {}
+    return {name: matmul_rate(dtype, device) for name, dtype in (precisions | {"float32": torch.float32}).items()}
 
 
 def compared(
@@ -67,8 +66,8 @@ class Contender:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         self.x0 = torch.randn(batch_size, *SUBJECTS[subject].example, device=device)
         self.logsnr = torch.linspace(-6, 6, batch_size, device=device)
-        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-        self.network: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.model) if device.type == "cuda" else self.model
+        self.autocast = autocast(device, precision)
+        self.network: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.model) if compiles_by_default(device) else self.model
 
     def step(self) -> None:
         self.model.train()
@@ -87,13 +86,13 @@ class Contender:
 
 def memory(*arguments: Any) -> float:
     """Megabytes that a training step adds to a process, at the most: on the CPU, measured in a process of its own."""
-    if arguments[-1].type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+    if arguments[-1].type != "cpu":
+        torch.accelerator.reset_peak_memory_stats()
+        before = torch.accelerator.memory_allocated()
         contender = Contender(*arguments)
         for _ in range(3):
             contender.step()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
+        return (torch.accelerator.max_memory_allocated() - before) / 1e6
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
         return alone.submit(_resident_growth, *arguments).result()
 
@@ -128,11 +127,3 @@ def interleaved(work: dict[Any, Callable[[], object]], rounds: int, device: torc
             if number >= 2:
                 seconds[key].append(taken)
     return {key: statistics.median(each) for key, each in seconds.items()}
-
-
-def timed(run: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
