@@ -143,3 +143,13 @@ def test_any_causal_language_model_can_be_the_teacher(run: str, tmp_path: Path) 
         teacher.nats([(the,) * 32])
     with pytest.raises(InputError, match="nowhere"):
         evaluate(run, Evaluation(**QUICK, teacher=str(tmp_path / "nowhere")))
+
+
+def test_the_grammar_judges_every_row_of_its_own_runs(tmp_path: Path) -> None:
+    tiny = ["--model.width", "16", "--model.heads", "1", "--model.depth", "1", "--train.batch_size", "8"]
+    folder = str(tmp_path / "run")
+    main(["train", "--run", folder, *tiny, "--data.length", "20", "--train.steps", "1"])
+    table = evaluate(folder, Evaluation(**QUICK, steps=1, baselines=["shuffled"]))["table"]
+    shares = [row["grammatical"] for row in table.values()]
+    assert shares[:2] == [1.0, 1.0]
+    assert max(shares[2:]) < 0.5

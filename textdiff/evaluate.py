@@ -27,6 +27,7 @@ from textdiff.baselines import Bigram, Unigram, autoregressive, diffusion_lm, sh
 from textdiff.checkpoint import digest
 from textdiff.config import Data, Evaluation, InputError, TextRun, Train
 from textdiff.data import examples
+from textdiff.device import choose_precision
 from textdiff.folder import saved_config
 from textdiff.generate import Draft, finished, from_noise, generate, load, temperature_and_guidance
 from textdiff.lm import DiffusionLM
@@ -53,7 +54,8 @@ def evaluate(name: str, options: Evaluation) -> dict[str, Any]:
     real, reference = _halves(_sentences(texts.valid, tokenizer, config.data), options.n)
     scored, spent = real[: options.scored], trained_seconds(home / "metrics.jsonl")
     teacher = _teacher(options, config, tokenizer, folder, spent)
-    judge = Judge(scored, reference, training, teacher, tokenizer, options.mauve)
+    of_grammar = config.data.train is None and options.data is None
+    judge = Judge(scored, reference, training, teacher, tokenizer, options.mauve, of_grammar)
     judged = report(judge) | {"recovery": _recovery(model, scored)}
     judged["options"] = asdict(options) | {"temperature": temperature, "guidance": guidance}
     texts_of_people = [Row("held-out text", real), Row("training text", random.Random(0).sample(training, min(len(training), len(real))))]
@@ -160,6 +162,7 @@ def _weight_deciding(train: Train) -> dict[str, Any]:
 def _written(name: str, model: DiffusionLM | Autoregressive, judge: Judge, n: int, options: Evaluation) -> Iterator[Row]:
     """A row for each number of steps; an autoregressive model has but one."""
     nats, ode = _nats(name, model, judge.scored, options)
+    precision = choose_precision(options.precision, model.device)
     numbers = options.numbers_of_steps[: 1 if isinstance(model, Autoregressive) else None]
     for steps in numbers:
         label = name if len(numbers) == 1 else f"{name}, {steps} steps"
@@ -173,7 +176,7 @@ def _written(name: str, model: DiffusionLM | Autoregressive, judge: Judge, n: in
                     drafts.append(draft)
         seconds, sentences = time.perf_counter() - began, [tuple(ids) for ids in finished(drafts)]
         evaluations = steps * (2 if options.sampler == "heun" else 1) if isinstance(model, DiffusionLM) else max(map(len, sentences))
-        yield Row(label, sentences, nats, ode, seconds, evaluations, "bfloat16" if options.precision == "bf16" else "float32")
+        yield Row(label, sentences, nats, ode, seconds, evaluations, "bfloat16" if precision == "bf16" else "float32")
 
 
 def _nats(name: str, model: DiffusionLM | Autoregressive, scored: list[Sentence], options: Evaluation) -> tuple[np.ndarray, np.ndarray | None]:

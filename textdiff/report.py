@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from tokenizers import Tokenizer
 
-from textdiff import metrics
+from textdiff import grammar, metrics
 from textdiff.baselines import Bigram
 from textdiff.metrics import Sentence
 from textdiff.table import lines
@@ -46,6 +46,7 @@ class Judge:
     Args:
         scored: Held-out sentences whose likelihood the rows say.
         reference: Other held-out sentences, which rows are told apart from.
+        of_grammar: Whether the text is of the built-in grammar, which judges every row.
     """
 
     scored: list[Sentence]
@@ -54,6 +55,7 @@ class Judge:
     teacher: Teacher
     tokenizer: Tokenizer
     mauve: bool = False
+    of_grammar: bool = False
 
     def __post_init__(self) -> None:
         self.copies = metrics.Copies(self.training)
@@ -94,6 +96,8 @@ class Judge:
             "two_sample_by_teacher": told_by_teacher and told_by_teacher[0],
             "by_teacher_interval": told_by_teacher and list(told_by_teacher[1:]),
         }
+        if self.of_grammar:
+            figures["grammatical"] = sum(map(self._grammatical, row.sentences)) / len(row.sentences)
         if self.mauve:
             figures["mauve"] = metrics.mauve(self.real_features[:, :-2], features[:, :-2])
         return figures | {
@@ -102,6 +106,9 @@ class Judge:
             "dtype": row.dtype,
             "sentences": len(row.sentences),
         }
+
+    def _grammatical(self, sentence: Sentence) -> bool:
+        return grammar.judge(" ".join(str(self.tokenizer.id_to_token(i)) for i in sentence))
 
     def _likelihood(self, row: Row) -> dict[str, float | None]:
         """Nats a token and a word; a ratio of sums, whose error is that of the residuals. The end of a sentence is coded, not counted."""
