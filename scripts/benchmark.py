@@ -1,10 +1,12 @@
-"""How fast it is: `python scripts/benchmark.py text` and `python scripts/benchmark.py image`.
+"""How fast it is: `python scripts/benchmark.py text`, `image` and `quality`.
 
 text: the denoiser against a BERT encoder of the same size in Diffusion-LM's shape (arXiv:2205.14217) built from transformers. image: the U-Net
 against UNet2DModel of diffusers of the same size, and a step of the samplers, without network, against diffusers' schedulers.
 
 A training step (forward, backward, fused AdamW) and a network evaluation of both, interleaved in one run, as tokens or images a second, share of
 the machine's own matmul rate, and memory. Medians and their ratios; a JSON file beside the table.
+
+quality: minutes of training to stated bounds, beside Diffusion-LM's recipe and an autoregressive model (benchmarks/quality.py).
 """
 
 import json
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.quality import quality
 from jsonargparse import auto_cli
 from rivals.denoisers import LENGTH
 from rivals.race import compared, matmul_rates
@@ -175,4 +178,4 @@ def speed(row: dict[str, Any], what: str) -> str:
 if __name__ == "__main__":
     given = zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True)
     typed = ["--gpu=true" if word == "--gpu" and after not in ("true", "false") else word for word, after in given]
-    auto_cli({"text": text, "image": image}, as_positional=False, args=typed)
+    auto_cli({"text": text, "image": image, "quality": quality}, as_positional=False, args=typed)

@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,14 +93,14 @@ def table(run: str, options: list[str]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def once(folder: str, *arguments: str) -> None:
+def once(folder: str, *arguments: str, run: Callable[..., None] | None = None) -> None:
     """Runs a command of textdiff that fills `folder`, unless the same, with configurations of the same content, was done there before."""
     done = Path(folder, "study.json")
     command = json.dumps([arguments, [Path(word).read_text(encoding="utf-8") for word in arguments if word.endswith(".yaml")]])
     if done.exists() and done.read_text(encoding="utf-8") == command:
         return
     done.unlink(missing_ok=True)
-    textdiff(*arguments)
+    (run or textdiff)(*arguments)
     done.write_text(command, encoding="utf-8")
 
 
