@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from textdiff.counter import dropout, hashed, normal, uniform
+from textdiff import counter as counters
+from textdiff.counter import dropout, even_times, hashed, normal, uniform
 
 N = 200_000
 COUNTERS = torch.arange(N)
@@ -127,3 +130,40 @@ def test_what_is_dropped_is_uncorrelated_with_its_neighbours(apart):
 def test_two_streams_drop_independently():
     first, second = (dropout(torch.ones(300, 40, 20), torch.arange(300), 0.5, stream=stream) for stream in (0, 1))
     assert abs(correlation(first, second)) < 0.02
+
+
+# --- even times
+
+
+@pytest.mark.parametrize("first", [0, 10**6, 3 * 2**40 + 5])
+def test_even_times_are_multiples_of_the_golden_ratio(first):
+    """In float64 the product is exact enough for numbers so small; multiples of 2^40 begin anew."""
+    index = first + torch.arange(10_000)
+    apart = (even_times(index).double() - (index % 2**40).double() * (math.sqrt(5) - 1) / 2) % 1
+    assert torch.minimum(apart, 1 - apart).max() < 1e-7
+
+
+@pytest.mark.parametrize("first", [0, 2**39, 5 * 2**40])
+@pytest.mark.parametrize("n", [10, 100, 1000, 100_000])
+def test_even_times_fill_the_unit_interval_evenly(first, n):
+    """The star discrepancy grows like log(n) / n; that of random numbers is 1 / sqrt(n)."""
+    times = even_times(first + torch.arange(n)).double().sort().values
+    assert 0 <= times[0] <= times[-1] < 1
+    place = torch.arange(n) / n
+    assert torch.maximum(times - place, place + 1 / n - times).max() < (1 + math.log(n)) / n
+
+
+def test_where_integers_are_inexact_the_cpu_draws_the_same_numbers(monkeypatch):
+    index, shape = torch.arange(5), torch.Size((5, 7))
+    draws = {
+        "hashed": lambda: hashed(index, 3),
+        "uniform": lambda: uniform(index, 3),
+        "normal": lambda: normal(index, shape, 3),
+        "dropout": lambda: dropout(torch.ones(shape), index, 0.3, 3),
+        "even_times": lambda: even_times(index),
+    }
+    exact = {name: draw() for name, draw in draws.items()}
+    moved = []
+    monkeypatch.setattr(counters, "has_exact_int64", moved.append)  # answers no
+    assert_close({name: draw() for name, draw in draws.items()}, exact, atol=0, rtol=0)
+    assert len(moved) > len(draws)

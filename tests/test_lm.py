@@ -347,6 +347,21 @@ def test_a_schedule_that_lies_out_of_the_bounds_is_refused_by_name(new_model, ba
         new_model(schedule="sqrt", logsnr_min=5.0, logsnr_max=6.0)(**batch)
 
 
+@every_objective
+@pytest.mark.parametrize("training", [True, False])
+def test_shapes_that_do_not_depend_on_data_change_no_loss_and_no_gradient(new_model, batch, objective, training, monkeypatch):
+    def losses_and_gradients() -> tuple[dict, list]:
+        model = new_model(objective=objective).train(training)
+        terms = model(**batch)
+        sum(terms.values()).backward()
+        return terms, [p.grad for p in model.parameters()]
+
+    usual = losses_and_gradients()
+    for module in ("lm", "transformer"):
+        monkeypatch.setattr(f"textdiff.{module}.wants_static_shapes", lambda _: True)
+    assert_close(losses_and_gradients(), usual, atol=1e-5, rtol=1e-5)
+
+
 # --- saving
 
 

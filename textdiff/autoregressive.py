@@ -87,11 +87,12 @@ class Autoregressive(PreTrainedModel):
     def generate_tokens(
         self, ids: Int[Tensor, "b l"], known: int, keys: Int[Tensor, " b"], *, temperature: float = 1.0, banned: Bool[Tensor, " v"]
     ) -> Iterator[Int[Tensor, "b l"]]:
-        """A copy of `ids` after every token, with one more filled in from place `known` on.
+        """A copy of `ids` on the CPU after every token, with one more filled in from place `known` on.
 
-        The last copy holds `end` in all places after a sentence.
+        All places after it, and after the end of a sentence, hold `end`.
         """
         ids = ids.clone()
+        ids[:, known:] = self.end
         history = self._with_start(ids[:, :known])
         done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         cache = None
@@ -107,11 +108,9 @@ class Autoregressive(PreTrainedModel):
             done = done | (drawn == self.end)
             ids[:, place] = torch.where(done, self.end, drawn)
             history = torch.cat([history, ids[:, place : place + 1]], 1)
-            if done.all():
-                ids[:, place:] = self.end
-                yield ids
+            yield (shown := ids.to("cpu", copy=True))
+            if (shown[:, place] == self.end).all():
                 return
-            yield ids.clone()
 
 
 AutoConfig.register(AutoregressiveConfig.model_type, AutoregressiveConfig)

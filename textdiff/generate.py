@@ -124,10 +124,11 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
     banned = _banned(model, tokenizer)
     for rows in share:
         longest = int(task.mask[rows].sum(1).max())
-        ids, mask, known = (part[rows, :longest].to(device) for part in (task.ids, task.mask, task.known))
+        real = task.mask[rows, :longest]
         if steps == 0:  # no noise, no steps
-            yield Draft(rows, 0, 0, ids.cpu(), mask.cpu())
+            yield Draft(rows, 0, 0, task.ids[rows, :longest], real)
             continue
+        ids, mask, known = (part.to(device) for part in (task.ids[rows, :longest], real, task.known[rows, :longest]))
         clean = model.vectors[ids]
         noise = sample_noise(sample_keys(options.seed, len(task.ids))[rows].to(device))
         start = logsnrs[:1].to(device).expand(len(ids))
@@ -136,7 +137,7 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
         denoise = denoiser(model, given, known, mask, banned, options)
         for step in SAMPLERS[options.sampler](denoise, x, logsnrs, generator=noise):
             words = model.rounding(step.x0).masked_fill(banned, -torch.inf).argmax(-1)
-            yield Draft(rows, step.index, steps, torch.where(known, ids, words).cpu(), mask.cpu())
+            yield Draft(rows, step.index, steps, torch.where(known, ids, words).cpu(), real)
 
 
 def temperature_and_guidance(model: DiffusionLM | Autoregressive, options: Sampling) -> tuple[float, float]:
@@ -201,9 +202,8 @@ def _left_to_right(model: Autoregressive, tokenizer: Tokenizer, task: Task, opti
             ids, beginning, keys, temperature=temperature_and_guidance(model, options)[0], banned=_banned(model, tokenizer)
         )
         for step, ids in enumerate(drafts, beginning + 1):
-            written = torch.arange(steps, device=ids.device) < step
-            yield Draft(rows, step, steps + 1, ids.cpu(), (written & (ids != model.end)).cpu())
-        yield Draft(rows, steps + 1, steps + 1, ids.cpu(), (ids != model.end).cpu())
+            yield Draft(rows, step, steps + 1, ids, (torch.arange(steps) < step) & (ids != model.end))
+        yield Draft(rows, steps + 1, steps + 1, ids, ids != model.end)
 
 
 def _banned(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer) -> Bool[Tensor, " v"]:

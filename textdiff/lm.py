@@ -134,7 +134,7 @@ class DiffusionLM(PreTrainedModel):
             return self.fixed_schedule
         low, high = self.config.logsnr_min, self.config.logsnr_max
         center, scale = self.noise_center.detach(), self.noise_log_scale.detach().exp()
-        return lambda t: gumbel(t, center.to(t), scale.to(t), low, high)
+        return lambda t: gumbel(t, center.to(t.device).to(t), scale.to(t.device).to(t), low, high)  # two steps: MPS has no float64
 
     def predict(
         self,

@@ -174,7 +174,7 @@ def context_gain(model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor,
     for level in levels:
         x_t, logsnr = _noisy(model, ids, level)
         _, logits = model.predict(x_t, logsnr, torch.zeros_like(x_t), torch.zeros_like(mask), mask)
-        gains[level] = float((cross_entropy(model.alone(x_t, logsnr), ids) - cross_entropy(logits, ids))[mask].mean())
+        gains[level] = _mean(cross_entropy(model.alone(x_t, logsnr), ids) - cross_entropy(logits, ids), mask)
     return gains
 
 
@@ -185,7 +185,7 @@ def recovery(model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b 
     for level in levels:
         x_t, logsnr = _noisy(model, ids, level)
         _, logits = model.predict(x_t, logsnr, torch.zeros_like(x_t), torch.zeros_like(mask), mask)
-        shares[level] = float((logits.argmax(-1) == ids)[mask].float().mean())
+        shares[level] = _mean((logits.argmax(-1) == ids).float(), mask)
     return shares
 
 
@@ -248,6 +248,11 @@ def _length_nats(model: DiffusionLM, mask: Tensor) -> Float[Tensor, " b"]:
 
 def _sum(nats: Float[Tensor, "b l _"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, " b"]:
     return (nats * mask.unsqueeze(-1)).sum((1, 2))
+
+
+def _mean(each: Float[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> float:
+    """Over the real positions, in one wait for the device."""
+    return float(each.where(mask, 0).sum() / mask.sum())
 
 
 def _noisy(model: DiffusionLM, ids: Tensor, level: float) -> tuple[Tensor, Tensor]:

@@ -166,6 +166,26 @@ def test_the_gumbel_schedule_stays_finite_with_bounds_far_out_in_its_tails():
     close(logsnr[[0, -1]], [40, -40])
 
 
+def in_both_precisions(curve):
+    """The greatest difference between log SNRs in float32 and in float64, at times that are exact in both, many of them near the ends."""
+    near = 10 ** torch.linspace(-7, 0, 10_001)
+    t = torch.cat([torch.linspace(0, 1, 100_001), near, 1 - near])
+    return float((curve(t).double() - curve(t.double())).abs().max())
+
+
+@every_schedule
+@pytest.mark.parametrize("logsnr_max", [6.0, 10.0])
+def test_a_bounded_schedule_in_float32_is_that_in_float64(schedule, logsnr_max):
+    """On the default bounds of text and of images, to 0.0002 in log SNR: 0.02 % of the signal-to-noise ratio."""
+    assert in_both_precisions(bounded(schedule, -9.0, logsnr_max)) < 2e-4
+
+
+@pytest.mark.parametrize("center", [-2.0, 0.0, 1.5, 3.25, 6.0])
+@pytest.mark.parametrize("scale", [0.2, 0.5, 0.85, 3.0])
+def test_the_gumbel_schedule_in_float32_is_that_in_float64(center, scale):
+    assert in_both_precisions(partial(gumbel, center=center, scale=scale, logsnr_min=-9.0, logsnr_max=6.0)) < 2e-3
+
+
 # grid
 
 
