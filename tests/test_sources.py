@@ -241,13 +241,13 @@ def test_the_share_asked_for_is_held_out_and_at_least_one(file, share, held_out)
 
 
 def test_what_is_held_out_is_fixed(file):
-    assert texts_of(train=file).valid == texts_of(train=file).valid
+    assert list(texts_of(train=file).valid) == list(texts_of(train=file).valid)
 
 
 def test_with_a_validation_file_nothing_is_held_out(file, tmp_path):
     txt(tmp_path / "valid.txt", ["another sentence"])
     texts = texts_of(train=file, valid=str(tmp_path / "valid.txt"))
-    assert (list(texts.train()), texts.valid) == (LINES, ["another sentence"])
+    assert (list(texts.train()), list(texts.valid)) == (LINES, ["another sentence"])
 
 
 def test_the_first_rows_of_a_stream_are_held_out_and_never_trained_on(stream):

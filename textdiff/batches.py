@@ -5,7 +5,7 @@ about one size, and say how much each part of a batch weighs in the mean over al
 """
 
 from collections.abc import Iterator
-from itertools import count
+from itertools import chain, count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -30,17 +30,16 @@ class Part(NamedTuple):
     share: float
 
 
-def shuffled(sizes: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def shuffled(sizes: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
     """An epoch's batches in order, all full: what is left over is left out, unless it is all there is."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(sizes))
     order = order[: max(1, len(order) // batch_size) * batch_size]
-    batches: list[np.ndarray] = []
-    for pool in np.split(order, range(POOL * batch_size, len(order), POOL * batch_size)):
+    for start in range(0, len(order), POOL * batch_size):
+        pool = order[start : start + POOL * batch_size]
         pool = pool[np.argsort(sizes[pool], kind="stable")]
         cut = np.split(pool, range(batch_size, len(pool), batch_size))
-        batches += [cut[i] for i in rng.permutation(len(cut))]
-    return batches
+        yield from (cut[i] for i in rng.permutation(len(cut)))
 
 
 def parts(batch: np.ndarray, first: int, sizes: np.ndarray, rank: int, world: int, accumulate: int) -> list[Part]:
@@ -56,17 +55,20 @@ def parts(batch: np.ndarray, first: int, sizes: np.ndarray, rank: int, world: in
     return mine
 
 
+def of_process(part: Part, first: int, rank: int, world: int, share: float) -> Part:
+    """A part of a process's own batch, `share` of all processes' batches: its numbers lie between those of the others."""
+    return Part(part.examples, first + rank + world * (part.numbers - first), part.share * share)
+
+
 def endless(
     sizes: np.ndarray, batch_size: int, seed: int, first_step: int = 0, *, rank: int = 0, world: int = 1, accumulate: int = 1
 ) -> Iterator[list[Part]]:
     """The parts of this process at step `first_step`, `first_step` + 1, ..."""
     per_epoch = max(1, len(sizes) // batch_size)
-    batches: list[np.ndarray] = []
-    for step in count(first_step):
-        epoch, position = divmod(step, per_epoch)
-        if position == 0 or not batches:
-            batches = shuffled(sizes, batch_size, seed, epoch)
-        yield parts(batches[position], first_number(seed, step, batch_size), sizes, rank, world, accumulate)
+    epoch, position = divmod(first_step, per_epoch)
+    epochs = chain.from_iterable(shuffled(sizes, batch_size, seed, number) for number in count(epoch))
+    for step, batch in enumerate(islice(epochs, position, None), first_step):
+        yield parts(batch, first_number(seed, step, batch_size), sizes, rank, world, accumulate)
 
 
 def first_number(seed: int, step: int, batch_size: int) -> int:

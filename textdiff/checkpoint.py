@@ -67,17 +67,22 @@ def _save(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     for name, group in checkpoint.tensors.items():
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}, aside / f"{name}.safetensors")
     (aside / "facts.json").write_text(json.dumps({"format": FORMAT, **checkpoint.facts}, indent=2), encoding="utf-8")
+    done = folder / f"step-{step:08d}"
+    publish(aside, done)
+    for old in [path for path in steps(folder) if path <= done][:-keep]:  # later ones are damaged: they were passed over
+        shutil.rmtree(old)
+    return done
+
+
+def publish(aside: Path, done: Path) -> None:
+    """Lists a folder's files with their SHA-256, flushes them and renames the folder, which `damage` then finds whole."""
     sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
     (aside / MANIFEST).write_text(json.dumps(sums, indent=2), encoding="utf-8")
     for path in (*aside.iterdir(), aside):
         _flush(path)
-    done = folder / f"step-{step:08d}"
     shutil.rmtree(done, ignore_errors=True)
     aside.rename(done)
-    _flush(folder)
-    for old in [path for path in steps(folder) if path <= done][:-keep]:  # later ones are damaged: they were passed over
-        shutil.rmtree(old)
-    return done
+    _flush(done.parent)
 
 
 def newest(folder: Path) -> Checkpoint | None:

@@ -32,8 +32,9 @@ class Data:
         field: The column that holds the text (a .txt file's lines are its column `text`).
         length: Longest example in tokens. Longer sentences are left out and counted, unless `pack` is on.
         pack: Join all text and cut it into blocks of `length` tokens, for long documents instead of a sentence a line.
-        streaming: Read the training data as it goes, for what does not fit into memory.
-        valid_share: Share of the training examples held out when there is no `valid`.
+        streaming: Read the training data as it goes, for what does not fit on the disk: more text than memory needs no stream. Where the
+            number of files is a multiple of that of processes, each reads its own files, and batches are others than on one process.
+        valid_share: Share of the training examples held out when there is no `valid`: at random, or with `pack` up to ten stretches.
     """
 
     train: str | None = None

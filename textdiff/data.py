@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, pairwise
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from textdiff.config import Data, InputError, Train
 
 log = logging.getLogger("textdiff")
 
+PIECE = 2**20  # tokens of a corpus counted at a time
+CHUNK = 2**18  # characters, and 1,000 texts, at most, that are encoded together
 SAMPLE = 50_000  # texts of a stream that the vocabulary and the length statistics are taken from
 
 
@@ -24,12 +26,14 @@ class Corpus:
 
     tokens: np.ndarray
     starts: np.ndarray
+    sizes: np.ndarray
 
     @classmethod
     def of(cls, examples: Iterable[list[int]]) -> "Corpus":
         lists = list(examples)
-        starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists], dtype=np.int64)])
-        return cls(np.fromiter((i for ids in lists for i in ids), np.int32, count=int(starts[-1])), starts)
+        sizes = np.array([len(ids) for ids in lists], np.int32)
+        starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        return cls(np.fromiter((i for ids in lists for i in ids), np.int32, count=int(starts[-1])), starts, sizes)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -37,12 +41,15 @@ class Corpus:
     def __getitem__(self, i: int | np.integer) -> np.ndarray:
         return self.tokens[self.starts[i] : self.starts[i + 1]]
 
-    @property
-    def sizes(self) -> np.ndarray:
-        return np.diff(self.starts)
-
     def head(self, n: int) -> "Corpus":
-        return Corpus(self.tokens, self.starts[: n + 1])
+        return Corpus(self.tokens, self.starts[: n + 1], self.sizes[:n])
+
+    def pieces(self, every: int = 1) -> "Iterator[Corpus]":
+        """Corpora of about `PIECE` tokens, end to end, or every so-many-th of them: to count in a corpus larger than memory."""
+        edges = np.searchsorted(self.starts[:-1], range(0, int(self.starts[-1]), PIECE))
+        for first, last in [*pairwise([*np.unique(edges).tolist(), len(self)])][::every]:
+            begin, end = self.starts[first], self.starts[last]
+            yield Corpus(self.tokens[begin:end], self.starts[first : last + 1] - begin, self.sizes[first:last])
 
 
 def examples(texts: Iterable[str], tokenizer: Tokenizer, data: Data) -> Iterator[list[int]]:
@@ -67,9 +74,21 @@ def examples(texts: Iterable[str], tokenizer: Tokenizer, data: Data) -> Iterator
 
 
 def _encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
-    iterator = iter(texts)
-    while chunk := list(islice(iterator, 1000)):
-        yield from (encoding.ids for encoding in tokenizer.encode_batch(chunk, add_special_tokens=False))
+    for chunk in _chunks(texts):
+        yield from (encoding.ids for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False))
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if size >= CHUNK or len(chunk) == 1000:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _blocks(encoded: Iterable[list[int]], length: int) -> Iterator[list[int]]:
@@ -103,18 +122,24 @@ def batched(corpus: Corpus, train: Train, first_step: int, rank: int, world: int
 
 
 def streamed(
-    texts: Callable[[], Iterable[str]], tokenizer: Tokenizer, data: Data, train: Train, first_step: int, rank: int, world: int
+    texts: Callable[[], Iterable[str]], tokenizer: Tokenizer, data: Data, train: Train, first_step: int, rank: int, world: int, apart: bool = False
 ) -> Iterator[list[MicroBatch]]:
-    """The same from a stream, a pool of batches at a time, the stream opened again at its end. Every process reads all and takes its share."""
+    """The same from a stream, a pool of batches at a time, the stream opened again at its end.
+
+    Every process reads all and takes its share; or, `apart`, `texts` are of this process's own files and all its own: as
+    many examples a step as its share would be, which then count alike, whatever their tokens, for no process knows the others'.
+    """
+    own = len(range(rank, train.batch_size, world)) if apart else train.batch_size
+    where = (0, 1) if apart else (rank, world)
     stream = (ids for _ in count() for ids in examples(texts(), tokenizer, data))
     for number in count():
-        corpus = Corpus.of(islice(stream, batches.POOL * train.batch_size))
-        start = number * batches.POOL
-        for position, batch in enumerate(batches.shuffled(corpus.sizes, train.batch_size, train.seed, number), start):
+        corpus = Corpus.of(islice(stream, batches.POOL * own))
+        for position, batch in enumerate(batches.shuffled(corpus.sizes, own, train.seed, number), number * batches.POOL):
             if position >= first_step:
-                divided = batches.parts(
-                    batch, batches.first_number(train.seed, position, train.batch_size), corpus.sizes, rank, world, train.accumulate
-                )
+                first = batches.first_number(train.seed, position, train.batch_size)
+                divided = batches.parts(batch, first, corpus.sizes, *where, train.accumulate)
+                if apart:
+                    divided = [batches.of_process(part, first, rank, world, own / train.batch_size) for part in divided]
                 yield [_micro(corpus, part) for part in divided]
 
 

@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,19 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from tokenizers import Tokenizer
 
+from textdiff import tokens
 from textdiff.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.batches import MicroBatch
 from textdiff.checkpoint import digest
-from textdiff.config import Sampling, TextRun
-from textdiff.data import SAMPLE, Corpus, batched, collate, examples, in_turn, streamed
+from textdiff.config import InputError, Sampling, TextRun
+from textdiff.data import SAMPLE, Corpus, batched, collate, in_turn, streamed
 from textdiff.folder import check_folder
 from textdiff.generate import finished, from_noise, generate
 from textdiff.journal import Seen
 from textdiff.lm import DiffusionLM, DiffusionLMConfig
 from textdiff.loop import Work, new_accelerator, run
 from textdiff.metrics import complaints, context_gain
-from textdiff.sources import Texts, open_texts
+from textdiff.sources import open_texts
 from textdiff.spectral import spectral_embedding
 from textdiff.vocab import UNK, existing_tokenizer, save_tokenizer, train_tokenizer
 
@@ -39,16 +41,14 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
     """Trains, with progress on standard error, and returns the run folder. What is wrong with the input is raised before any long work."""
     check_folder(config, resume, overwrite)
     folder = Path(config.run)
-    texts = open_texts(config.data)
     accelerator, config = new_accelerator(config, resume=resume)
-    tokenizer = _tokenizer(texts, config, folder / "model" if resume else None, accelerator)  # a run that goes on keeps its own
-    corpus = Corpus.of(examples(_beginning(texts, config), tokenizer, config.data))
-    valid = Corpus.of(examples(texts.valid, tokenizer, config.data))
+    tokenizer, *prepared = _prepared(config, folder, resume, accelerator)
+    corpus, valid = map(tokens.load, prepared)
     rank, world = accelerator.process_index, accelerator.num_processes
 
     def batches(first_step: int) -> Iterator[list[MicroBatch]]:
         if config.data.streaming:
-            return streamed(texts.train, tokenizer, config.data, config.train, first_step, rank, world)
+            return _streamed(config, tokenizer, first_step, rank, world)
         return batched(corpus, config.train, first_step, rank, world)
 
     def held_out() -> Iterator[MicroBatch]:
@@ -56,10 +56,16 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
 
     identity = {
         "the vocabulary": digest(json.dumps(sorted(tokenizer.get_vocab().items())).encode()),
-        "the training text": digest(corpus.tokens.tobytes(), corpus.starts.tobytes()),
+        "the training text": tokens.identity(prepared[0]),
     }
+
+    def begin() -> None:
+        save_tokenizer(tokenizer, folder / "model")
+        if not resume:  # else what was may still be brought back
+            tokens.prune(folder / "tokens", prepared)
+
     work = Work(_model(config, tokenizer, corpus), batches, held_out, lambda model, _: _seen(model, valid, tokenizer, config), "tokens", identity)
-    model = run(work, config, accelerator, resume=resume, overwrite=overwrite, begin=lambda: save_tokenizer(tokenizer, folder / "model"))
+    model = run(work, config, accelerator, resume=resume, overwrite=overwrite, begin=begin)
     if accelerator.is_main_process:
         _say_if_sound(model, tokenizer, corpus.head(SAMPLE), valid, config)
     return folder
@@ -73,9 +79,11 @@ def _model(config: TextRun, tokenizer: Tokenizer, corpus: Corpus) -> DiffusionLM
         return Autoregressive(AutoregressiveConfig(**sizes, **{name: options[name] for name in ("width", "depth", "heads", "dropout")}))
     start = options.pop("embedding_init")
     model = DiffusionLM(DiffusionLMConfig(**sizes, **options))
-    tokens = np.bincount(corpus.tokens, minlength=model.config.vocab_size)
-    lengths = np.bincount(corpus.sizes, minlength=model.config.length + 1)
-    model.describe_data(torch.from_numpy(tokens).float(), torch.from_numpy(lengths).float())
+    words, lengths = np.zeros(model.config.vocab_size, np.int64), np.zeros(model.config.length + 1, np.int64)
+    for piece in corpus.pieces():
+        words += np.bincount(piece.tokens, minlength=len(words))
+        lengths += np.bincount(piece.sizes, minlength=len(lengths))
+    model.describe_data(torch.from_numpy(words).float(), torch.from_numpy(lengths).float())
     if start == "spectral":
         model.embedding.data.copy_(spectral_embedding(corpus, tokenizer.get_vocab_size(), config.model.embed_dim, seed=config.train.seed))
     return model
@@ -110,17 +118,45 @@ def _say_if_sound(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, cor
     log.log(logging.WARNING if wrong else logging.INFO, "checked 64 samples: %s", "; ".join(wrong) or "nothing is plainly wrong")
 
 
-def _beginning(texts: Texts, config: TextRun) -> Iterator[str]:
-    """All training texts, or the beginning of a stream."""
-    return islice(texts.train(), SAMPLE if config.data.streaming else None)
-
-
-def _tokenizer(texts: Texts, config: TextRun, existing: Path | None, accelerator: Accelerator) -> Tokenizer:
-    """The run's own if it has one, else as configured; the main process makes it for all."""
-    made: list[str | None] = [None]
+def _prepared(config: TextRun, folder: Path, resume: bool, accelerator: Accelerator) -> tuple[Tokenizer, Path, Path]:
+    """The tokenizer and the tokens of both sets: made by the main process, which also tells the others what is wrong with the input."""
+    made: list[Any] = [None]
     if accelerator.is_main_process:
-        if existing and (existing / "tokenizer.json").exists():
-            made = [existing_tokenizer(str(existing)).to_str()]
-        else:
-            made = [train_tokenizer(_beginning(texts, config), config.tokenizer).to_str()]
-    return Tokenizer.from_str(broadcast_object_list(made)[0])
+        try:
+            made = [_prepare(config, folder / "tokens", folder / "model" if resume else None)]
+        except InputError as error:
+            made = [error]
+    (found,) = broadcast_object_list(made)
+    if isinstance(found, InputError):
+        raise found
+    if accelerator.is_local_main_process and not accelerator.is_main_process and not all(path.exists() for path in found[1:]):
+        _prepare(config, folder / "tokens", None, Tokenizer.from_str(found[0]))  # of a machine with other disks
+    accelerator.wait_for_everyone()
+    return Tokenizer.from_str(found[0]), *found[1:]
+
+
+def _prepare(config: TextRun, folder: Path, existing: Path | None, tokenizer: Tokenizer | None = None) -> tuple[str, Path, Path]:
+    """The text is never in memory as a whole; of a stream, only its beginning is prepared."""
+    texts = open_texts(config.data)
+    training = [*islice(texts.train(), SAMPLE)] if config.data.streaming else texts.train()
+    with tokens.all_cores():
+        tokenizer = tokenizer or _tokenizer(training, config, existing)
+        train, valid = (tokens.prepare(folder, name, those, tokenizer, config.data) for name, those in (("train", training), ("valid", texts.valid)))
+    return tokenizer.to_str(), train, valid
+
+
+def _tokenizer(training: Iterable[str], config: TextRun, existing: Path | None) -> Tokenizer:
+    """A run that goes on keeps its own, if it has one."""
+    if existing and (existing / "tokenizer.json").exists():
+        return existing_tokenizer(str(existing))
+    return train_tokenizer(training, config.tokenizer)
+
+
+def _streamed(config: TextRun, tokenizer: Tokenizer, first_step: int, rank: int, world: int) -> Iterator[list[MicroBatch]]:
+    """Batches of a stream, whose files the processes share out if each can have as many."""
+    texts = open_texts(config.data)
+    apart = world > 1 and texts.files % world == 0 and config.train.batch_size >= world
+    train = partial(texts.train, rank, world) if apart else texts.train
+    if apart and not rank:
+        log.info("each of %d processes reads its own of the %d files of the stream", world, texts.files)
+    return streamed(train, tokenizer, config.data, config.train, first_step, rank, world, apart)

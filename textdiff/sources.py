@@ -4,14 +4,16 @@ What cannot be used is counted and located, never passed on silently. Knows no t
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from glob import escape, glob
-from itertools import islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
+from datasets.distributed import split_dataset_by_node
 
 from textdiff import grammar
 from textdiff.config import Data, InputError
@@ -24,13 +26,42 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 LONGEST_LINE = 100_000  # characters; longer lines are no sentences
 GRAMMAR_SENTENCES = 30_000
 HELD_OUT = 1_000  # rows of a stream kept for validation
+PIECE = 2**23  # bytes of text, about, that are read at a time
+BLANK = "are blank"
 
 
 class Texts(NamedTuple):
-    """Training texts, anew at each call, and validation texts."""
+    """Training texts, anew at each call, and validation texts. Of a stream, `train(rank, world)` gives what lies in the files of one
+    process of `world`, if the number of `files` is a multiple of that."""
 
-    train: Callable[[], Iterable[str]]
-    valid: list[str]
+    train: Callable[..., Iterable[str]]
+    valid: Collection[str]
+    files: int = 0
+
+
+class Rows(Collection[str]):
+    """The rows of an arrow table that are chosen, in order. The table is memory-mapped: texts are read as they are asked for."""
+
+    def __init__(self, table: datasets.Dataset, field: str, chosen: np.ndarray) -> None:
+        self.table, self.field, self.chosen = table, field, chosen
+
+    def __len__(self) -> int:
+        return int(self.chosen.sum())
+
+    def __iter__(self) -> Iterator[str]:
+        first = 0
+        for texts in _pieces(self.table, self.field):
+            yield from compress(texts, self.chosen[first : first + len(texts)])
+            first += len(texts)
+
+    def among(self, chosen: np.ndarray) -> "Rows":
+        """Those of these rows that are chosen."""
+        all_rows = self.chosen.copy()
+        all_rows[self.chosen] = chosen
+        return Rows(self.table, self.field, all_rows)
+
+    def __contains__(self, text: object) -> bool:
+        return any(text == other for other in self)
 
 
 def open_texts(data: Data) -> Texts:
@@ -38,36 +69,90 @@ def open_texts(data: Data) -> Texts:
     source = data.train
     if source is None:
         train = grammar.corpus(GRAMMAR_SENTENCES, seed=0)
-        return Texts(lambda: train, list(_read(data.valid, data)) if data.valid else grammar.corpus(2_000, seed=1, training=False))
+        return Texts(lambda: train, _rows(data.valid, data) if data.valid else grammar.corpus(2_000, seed=1, training=False))
     if data.valid or _has_validation(source):
-        valid = list(_read(data.valid or source, data, "train" if data.valid else "validation"))
-        texts = None if data.streaming else list(_read(source, data))
-        return Texts(lambda: texts or _read(source, data, streaming=True), valid)
-    if data.streaming:
-        *valid, _ = islice(_read(source, data, streaming=True), HELD_OUT + 1)
-        if len(valid) < HELD_OUT:
-            raise InputError(f"{source} holds no more than the {HELD_OUT:,} rows kept for validation: leave --data.streaming off")
-        return Texts(lambda: islice(_read(source, data, streaming=True), HELD_OUT, None), valid)
-    return _split(list(_read(source, data)), data)
+        valid = _rows(data.valid or source, data, "train" if data.valid else "validation")
+        if data.streaming:
+            return _stream(source, data, valid)
+        rows = _rows(source, data)
+        return Texts(lambda: rows, valid)
+    return _stream(source, data, None) if data.streaming else _split(_rows(source, data), data)
 
 
-def _split(texts: list[str], data: Data) -> Texts:
-    if len(texts) < 2:
+def _split(rows: Rows, data: Data) -> Texts:
+    n = len(rows)
+    if n < 2:
         raise InputError(f"{data.train} holds one usable line: too few to train and to validate on")
-    order = np.random.default_rng(0).permutation(len(texts))
-    held_out = max(1, round(data.valid_share * len(texts)))
-    train = [texts[i] for i in np.sort(order[held_out:])]
-    return Texts(lambda: train, [texts[i] for i in np.sort(order[:held_out])])
+    held_out = np.zeros(n, bool)
+    held_out[(_stretches if data.pack else _at_random)(n, max(1, round(data.valid_share * n)))] = True
+    train, valid = rows.among(~held_out), rows.among(held_out)
+    return Texts(lambda: train, valid)
 
 
-def _read(source: str, data: Data, split: str = "train", streaming: bool = False) -> Iterator[str]:
+def _at_random(n: int, held_out: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(n)[:held_out]
+
+
+def _stretches(n: int, held_out: int) -> np.ndarray:
+    """Rows of a text whose lines go on from one to the next: the last of each tenth of it, so that few documents are in both sets."""
+    parts = min(10, held_out)
+    ends = [(i * n // parts, i * held_out // parts - (i - 1) * held_out // parts) for i in range(1, parts + 1)]
+    return np.concatenate([np.arange(end - size, end) for end, size in ends])
+
+
+def _stream(source: str, data: Data, valid: Collection[str] | None) -> Texts:
+    """Without validation texts of its own, its first rows are held out."""
+    rows = _open(source, data, "train", streaming=True)
+    skipped = 0
+    if valid is None:
+        *valid, _ = islice(_usable(rows, source, data), HELD_OUT + 1)
+        skipped = HELD_OUT
+        if len(valid) < skipped:
+            raise InputError(f"{source} holds no more than the {HELD_OUT:,} rows kept for validation: leave --data.streaming off")
+
+    def train(rank: int = 0, world: int = 1) -> Iterator[str]:
+        part = _open(source, data, "train", streaming=True)
+        if world == 1:
+            return islice(_usable(part, source, data), skipped, None)
+        before = _among_the_first(skipped, part, data, rank, world)
+        where = f" of the files of process {rank} of {world}"
+        return islice(_usable(split_dataset_by_node(part, rank, world), source, data, where), before, None)
+
+    return Texts(train, valid, rows.num_shards)
+
+
+def _among_the_first(n: int, rows: datasets.IterableDataset, data: Data, rank: int, world: int) -> int:
+    """How many of the first n usable rows lie in the files of this process, which are every world-th from the rank-th on."""
+    mine = 0
+    for number in range(rows.num_shards):
+        texts = chain.from_iterable(_pieces(rows.shard(rows.num_shards, number), data.field))
+        found = sum(1 for _ in islice((text for text in texts if not _problem(text, data)), n))
+        n, mine = n - found, mine + found * (number % world == rank)
+        if not n:
+            break
+    return mine
+
+
+def _rows(source: str, data: Data, split: str = "train") -> Rows:
     """The usable texts of a source. Raises InputError for what cannot be read."""
-    rows, columns = _open(source, split, streaming)
-    if columns and data.field not in columns:
-        raise InputError(f"{source} has no field {data.field!r}, it has {', '.join(columns)}: choose one with --data.field")
-    several = " of all its files in order of name" if len(_files(source)) > 1 else ""
-    limit = None if data.pack else LONGEST_LINE
-    return _checked((row.get(data.field) for row in rows) if streaming else rows[data.field], source, limit, several)
+    table = _open(source, data, split, streaming=False)
+    return Rows(table, data.field, np.concatenate([usable for _, usable in _checked(table, source, data)]))
+
+
+def _usable(rows: datasets.IterableDataset, source: str, data: Data, where: str = "") -> Iterator[str]:
+    return chain.from_iterable(compress(texts, usable) for texts, usable in _checked(rows, source, data, where))
+
+
+def _pieces(rows: datasets.Dataset | datasets.IterableDataset, field: str) -> Iterator[list[Any]]:
+    """A column, some megabytes of a table or some rows of a stream at a time."""
+    if isinstance(rows, datasets.IterableDataset):
+        texts = (row.get(field) for row in rows)
+        while some := list(islice(texts, 100)):
+            yield some
+    elif len(rows):
+        column = rows.select_columns([field]).with_format("arrow")
+        for table in column.iter(max(1, min(PIECE * len(rows) // (column.data.nbytes + 1), 10_000))):
+            yield table[field].to_pylist()
 
 
 def _format(source: str) -> str | None:
@@ -94,7 +179,15 @@ def _has_validation(source: str) -> bool:
         return False
 
 
-def _open(source: str, split: str, streaming: bool) -> tuple[Any, list[str]]:
+def _open(source: str, data: Data, split: str, streaming: bool) -> Any:
+    """The column of the texts. Raises InputError if there is none."""
+    rows, columns = _load(source, split, streaming)
+    if columns and data.field not in columns:
+        raise InputError(f"{source} has no field {data.field!r}, it has {', '.join(columns)}: choose one with --data.field")
+    return rows
+
+
+def _load(source: str, split: str, streaming: bool) -> tuple[Any, list[str]]:
     """The rows and the names of their columns, which a stream tells with its first row: none if it is empty."""
     datasets.disable_progress_bars()
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or every local file would be announced to a server
@@ -119,21 +212,31 @@ def _open(source: str, split: str, streaming: bool) -> tuple[Any, list[str]]:
         raise InputError(f"{what}: {reason}") from error
 
 
-def _checked(texts: Iterable[Any], source: str, limit: int | None, several: str) -> Iterator[str]:
-    """Leaves out blank rows, and counts and locates rows that are no text, not valid UTF-8, or endless."""
-    problems: dict[str, list[int]] = {}
-    empty = True
-    for number, text in enumerate(texts, start=1):
-        if not isinstance(text, str):
-            problems.setdefault("hold no text", []).append(number)
-        elif "\ufffd" in text or "\0" in text:
-            problems.setdefault("are not valid UTF-8 (or hold NUL or U+FFFD)", []).append(number)
-        elif limit and len(text) > limit:
-            problems.setdefault(f"are longer than {limit:,} characters", []).append(number)
-        elif text.strip():
-            empty = False
-            yield text
-    for what, where in problems.items():
-        log.warning("%s: left out rows that %s: %s, the first is row %s%s", source, what, f"{len(where):,}", f"{where[0]:,}", several)
+def _checked(rows: Any, source: str, data: Data, where: str = "") -> Iterator[tuple[list[Any], np.ndarray]]:
+    """Texts, and which of them are usable: not blank, nor what is counted and located here, for it is no text, not valid UTF-8, or endless."""
+    counted, first = Counter[str](), dict[str, int]()
+    number, empty = 1, True
+    for texts in _pieces(rows, data.field):
+        problems = [_problem(text, data) for text in texts]
+        for problem in filter(None, dict.fromkeys(problems)):
+            counted[problem] += problems.count(problem)
+            first.setdefault(problem, number + problems.index(problem))
+        usable = np.array([problem is None for problem in problems])
+        yield texts, usable
+        number, empty = number + len(texts), empty and not usable.any()
+    where = where or (" of all its files in order of name" if len(_files(source)) > 1 else "")
+    for what in sorted(counted.keys() - {BLANK}, key=first.__getitem__):
+        log.warning("%s: left out rows that %s: %s, the first is row %s%s", source, what, f"{counted[what]:,}", f"{first[what]:,}", where)
     if empty:
         raise InputError(f"{source} holds no usable text")
+
+
+def _problem(text: Any, data: Data) -> str | None:
+    """Why a row cannot be used."""
+    if not isinstance(text, str):
+        return "hold no text"
+    if "\ufffd" in text or "\0" in text:
+        return "are not valid UTF-8 (or hold NUL or U+FFFD)"
+    if not data.pack and len(text) > LONGEST_LINE:
+        return f"are longer than {LONGEST_LINE:,} characters"
+    return None if text.strip() else BLANK
