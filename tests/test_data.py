@@ -123,6 +123,31 @@ def test_a_streams_batches_do_not_depend_on_accumulation(tokenizer):
     assert [sorted(step) for step in whole] == [sorted(step) for step in cut]
 
 
+def apart(tokenizer, first_step: int, n: int, world: int, accumulate: int = 1) -> list[list]:
+    """Of every process, which has texts of its own, the steps' micro-batches."""
+    train = Train(batch_size=8, accumulate=accumulate)
+    return [
+        list(islice(streamed(lambda rank=rank: LINES[rank::world], tokenizer, Data(streaming=True), train, first_step, rank, world, True), n))
+        for rank in range(world)
+    ]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_with_files_of_their_own_make_one_batch_without_a_gap(tokenizer, world, accumulate):
+    for number, parts in enumerate(zip(*apart(tokenizer, 0, 40, world, accumulate), strict=True)):
+        micros = [micro for part in parts for micro in part]
+        first = first_number(seed=0, step=number, batch_size=8)
+        assert sorted(i for micro in micros for i in micro.tensors["index"].tolist()) == list(range(first, first + 8))
+        assert_close(sum(micro.share for micro in micros), 1.0, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("first_step", [1, 32, 45])
+def test_processes_with_files_of_their_own_go_on_where_they_were(tokenizer, first_step):
+    whole, later = apart(tokenizer, 0, first_step + 3, 2), apart(tokenizer, first_step, 3, 2)
+    assert [rows_of(steps)[first_step:] for steps in whole] == [rows_of(steps) for steps in later]
+
+
 @pytest.mark.parametrize("world", [1, 3])
 def test_validation_goes_once_through_the_corpus_with_shares_that_sum_to_one(corpus, world):
     micros = [micro for rank in range(world) for micro in in_turn(corpus, 16, rank, world)]

@@ -240,6 +240,33 @@ def test_the_share_asked_for_is_held_out_and_at_least_one(file, share, held_out)
     assert len(texts_of(train=file, valid_share=share).valid) == held_out
 
 
+def held_out_rows(texts: sources.Texts) -> list[int]:
+    return [LINES.index(line) for line in texts.valid]
+
+
+def test_of_text_that_is_packed_stretches_are_held_out(file):
+    """So that few documents, of many lines, are in both sets."""
+    rows = held_out_rows(texts_of(train=file, valid_share=0.4, pack=True))
+    assert len(rows) == 12
+    assert sum(row + 1 not in rows for row in rows) == 10
+    assert sorted([*rows, *map(LINES.index, texts_of(train=file, valid_share=0.4, pack=True).train())]) == [*range(30)]
+
+
+def test_lines_that_are_not_packed_are_held_out_at_random(file):
+    rows = held_out_rows(texts_of(train=file, valid_share=0.2))
+    assert sum(row + 1 not in rows for row in rows) > 3
+
+
+@pytest.mark.parametrize("size", [1, 100, 2**23])
+def test_texts_are_the_same_however_many_are_read_at_a_time(size, file, monkeypatch):
+    whole = texts_of(train=file)
+    expected = [*whole.train(), "", *whole.valid]
+    monkeypatch.setattr(sources, "PIECE", size)
+    texts = texts_of(train=file)
+    assert [*texts.train(), "", *texts.valid] == expected
+    assert len(texts.train()) == len(list(texts.train()))
+
+
 def test_what_is_held_out_is_fixed(file):
     assert list(texts_of(train=file).valid) == list(texts_of(train=file).valid)
 
@@ -258,6 +285,31 @@ def test_the_first_rows_of_a_stream_are_held_out_and_never_trained_on(stream):
 def test_a_stream_can_be_read_again(stream):
     texts = texts_of(**stream)
     assert list(texts.train()) == list(texts.train())
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Four files, the first shorter than what a stream holds out."""
+    (tmp_path / "files").mkdir()
+    for name, (first, last) in {"a": (0, 3), "b": (3, 9), "c": (9, 20), "d": (20, 30)}.items():
+        txt(tmp_path / "files" / f"{name}.txt", ["", *LINES[first:last]])
+    return f"{tmp_path}/files/*.txt"
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_files_of_a_stream_are_shared_out_but_for_what_is_held_out(files, world, monkeypatch):
+    monkeypatch.setattr(sources, "HELD_OUT", 5)
+    texts = texts_of(train=files, streaming=True)
+    parts = [list(texts.train(rank, world)) for rank in range(world)]
+    assert texts.files == 4
+    assert list(texts.valid) == LINES[:5]
+    assert sorted(line for part in parts for line in part) == sorted(LINES[5:])
+
+
+def test_a_process_whose_files_are_all_held_out_is_told_the_way_out(files, monkeypatch):
+    monkeypatch.setattr(sources, "HELD_OUT", 5)
+    with pytest.raises(InputError, match=r"files of process 0 of 4.*--data\.valid"):
+        texts_of(train=files, streaming=True).train(0, 4)
 
 
 def test_the_first_use_of_the_tests_leaves_the_users_cache_alone():

@@ -33,7 +33,7 @@ class Part(NamedTuple):
 def shuffled(sizes: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
     """An epoch's batches in order, all full: what is left over is left out, unless it is all there is."""
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(sizes))
+    order = rng.permutation(np.arange(len(sizes), dtype=np.int32 if len(sizes) < 2**31 else np.int64))  # as of int64, in half the memory
     order = order[: max(1, len(order) // batch_size) * batch_size]
     for start in range(0, len(order), POOL * batch_size):
         pool = order[start : start + POOL * batch_size]

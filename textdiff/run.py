@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -27,7 +28,7 @@ from textdiff.journal import Seen
 from textdiff.lm import DiffusionLM, DiffusionLMConfig
 from textdiff.loop import Work, new_accelerator, run
 from textdiff.metrics import complaints, context_gain
-from textdiff.sources import open_texts
+from textdiff.sources import Texts, open_texts
 from textdiff.spectral import spectral_embedding
 from textdiff.vocab import UNK, existing_tokenizer, save_tokenizer, train_tokenizer
 
@@ -41,8 +42,10 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
     """Trains, with progress on standard error, and returns the run folder. What is wrong with the input is raised before any long work."""
     check_folder(config, resume, overwrite)
     folder = Path(config.run)
+    texts = open_texts(config.data) if os.environ.get("RANK", "0") == "0" else None  # only the first process needs them
     accelerator, config = new_accelerator(config, resume=resume)
-    tokenizer, *prepared = _prepared(config, folder, resume, accelerator)
+    tokenizer, *prepared = _prepared(texts, config, folder / "model" if resume else None, accelerator)
+    del texts  # some bytes a row
     corpus, valid = map(tokens.load, prepared)
     rank, world = accelerator.process_index, accelerator.num_processes
 
@@ -118,31 +121,33 @@ def _say_if_sound(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, cor
     log.log(logging.WARNING if wrong else logging.INFO, "checked 64 samples: %s", "; ".join(wrong) or "nothing is plainly wrong")
 
 
-def _prepared(config: TextRun, folder: Path, resume: bool, accelerator: Accelerator) -> tuple[Tokenizer, Path, Path]:
+def _prepared(texts: Texts | None, config: TextRun, existing: Path | None, accelerator: Accelerator) -> tuple[Tokenizer, Path, Path]:
     """The tokenizer and the tokens of both sets: made by the main process, which also tells the others what is wrong with the input."""
     made: list[Any] = [None]
     if accelerator.is_main_process:
         try:
-            made = [_prepare(config, folder / "tokens", folder / "model" if resume else None)]
+            made = [_prepare(texts, config, existing)]
         except InputError as error:
             made = [error]
     (found,) = broadcast_object_list(made)
     if isinstance(found, InputError):
         raise found
-    if accelerator.is_local_main_process and not accelerator.is_main_process and not all(path.exists() for path in found[1:]):
-        _prepare(config, folder / "tokens", None, Tokenizer.from_str(found[0]))  # of a machine with other disks
+    text, *paths = found
+    tokenizer = Tokenizer.from_str(text)
+    if accelerator.is_local_main_process and not all(path.exists() for path in paths):  # a machine with other disks
+        _prepare(None, config, None, tokenizer)
     accelerator.wait_for_everyone()
-    return Tokenizer.from_str(found[0]), *found[1:]
+    return tokenizer, *paths
 
 
-def _prepare(config: TextRun, folder: Path, existing: Path | None, tokenizer: Tokenizer | None = None) -> tuple[str, Path, Path]:
+def _prepare(texts: Texts | None, config: TextRun, existing: Path | None, tokenizer: Tokenizer | None = None) -> tuple[str, Path, Path]:
     """The text is never in memory as a whole; of a stream, only its beginning is prepared."""
-    texts = open_texts(config.data)
+    texts = texts or open_texts(config.data)
     training = [*islice(texts.train(), SAMPLE)] if config.data.streaming else texts.train()
     with tokens.all_cores():
         tokenizer = tokenizer or _tokenizer(training, config, existing)
-        train, valid = (tokens.prepare(folder, name, those, tokenizer, config.data) for name, those in (("train", training), ("valid", texts.valid)))
-    return tokenizer.to_str(), train, valid
+        prepare = partial(tokens.prepare, Path(config.run) / "tokens", tokenizer=tokenizer, data=config.data)
+        return tokenizer.to_str(), prepare("train", training), prepare("valid", texts.valid)
 
 
 def _tokenizer(training: Iterable[str], config: TextRun, existing: Path | None) -> Tokenizer:

@@ -116,7 +116,10 @@ def _stream(source: str, data: Data, valid: Collection[str] | None) -> Texts:
             return islice(_usable(part, source, data), skipped, None)
         before = _among_the_first(skipped, part, data, rank, world)
         where = f" of the files of process {rank} of {world}"
-        return islice(_usable(split_dataset_by_node(part, rank, world), source, data, where), before, None)
+        texts = islice(_usable(split_dataset_by_node(part, rank, world), source, data, where), before, None)
+        for text in texts:
+            return chain([text], texts)
+        raise InputError(f"{source}: all rows{where} are kept for validation: give --data.valid, or start fewer processes")
 
     return Texts(train, valid, rows.num_shards)
 
