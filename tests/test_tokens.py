@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 from itertools import islice, pairwise
@@ -115,8 +117,8 @@ def incomplete(path: Path) -> None:
 
 def signed(path: Path, **facts: object) -> None:
     """With facts that its manifest vouches for."""
-    old = json.loads((path / "facts.json").read_text())
-    (path / "facts.json").write_text(json.dumps(old | facts))
+    old = json.loads((path / "facts.json").read_text(encoding="utf-8"))
+    (path / "facts.json").write_text(json.dumps(old | facts), encoding="utf-8")
     (path / checkpoint.MANIFEST).unlink()
     aside = path.rename(path.with_name("aside"))
     checkpoint.publish(aside, path)
@@ -161,7 +163,7 @@ def test_a_preparation_that_fails_leaves_nothing(tokenizer, tmp_path):
 
 
 def test_a_place_without_room_is_told_in_one_line(tokenizer, tmp_path):
-    (tmp_path / "tokens").write_text("a file")
+    (tmp_path / "tokens").write_text("a file", encoding="utf-8")
     with pytest.raises(InputError, match="could not be written"):
         prepared(tmp_path / "tokens", tokenizer)
 
@@ -193,7 +195,7 @@ def peak_while_preparing(lines: int, folder: Path) -> int:
     """Bytes of Python objects and arrays, at most, while texts are read and prepared and a batch of them is drawn."""
     folder.mkdir()
     words = np.random.default_rng(0).integers(10, 99, lines)
-    (folder / "text.txt").write_text("".join(f"{chr(97 + word % 26) * 150} {word}\n" for word in words))
+    (folder / "text.txt").write_text("".join(f"{chr(97 + word % 26) * 150} {word}\n" for word in words), encoding="utf-8")
     options = Data(train=str(folder / "text.txt"))
     tokenizer = train_tokenizer(["10 20 30"], Vocabulary(min_count=1))
     open_texts(options)  # datasets writes its arrow file
@@ -232,7 +234,7 @@ def run(folder: Path, text: Path, steps: int = 4, **options: bool) -> dict:
 
 def test_a_run_goes_on_byte_for_byte_whatever_became_of_its_cache(tmp_path, caplog):
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(TEXTS))
+    text.write_text("\n".join(TEXTS), encoding="utf-8")
     whole = run(tmp_path / "whole", text, resume=False)
     stopped = tmp_path / "stopped"
     shutil.copytree(tmp_path / "whole", stopped)
@@ -247,11 +249,19 @@ def test_a_run_goes_on_byte_for_byte_whatever_became_of_its_cache(tmp_path, capl
 
 def test_a_run_that_is_replaced_leaves_no_cache_of_the_text_before(tmp_path):
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(TEXTS))
+    text.write_text("\n".join(TEXTS), encoding="utf-8")
     run(tmp_path / "run", text)
     before = {path.name for path in (tmp_path / "run" / "tokens").glob("*-*")}
-    text.write_text("\n".join(grammar.corpus(300, seed=6)))
+    text.write_text("\n".join(grammar.corpus(300, seed=6)), encoding="utf-8")
     run(tmp_path / "run", text, overwrite=True)
     after = {path.name for path in (tmp_path / "run" / "tokens").glob("*-*")}
     assert len(after) == 2
     assert not before & after
+
+
+@pytest.mark.slow
+def test_much_text_trains_in_little_memory() -> None:
+    """Of 100 MB; with 2,000 it takes a quarter of an hour, and the bound is 1,500."""
+    command = [sys.executable, "scripts/memory.py", "--megabytes", "100", "--bound", "600"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stdout + done.stderr
