@@ -92,6 +92,8 @@ def _read(path: Path) -> dict[str, Any]:
     """A run's config.yaml. Raises InputError if it is none."""
     try:
         saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(saved, dict) or not {"run", "data", "model", "train"} <= saved.keys():
