@@ -2,12 +2,13 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 from torch.testing import assert_close
 
 from textdiff import grammar
 from textdiff.batches import first_number
 from textdiff.config import Data, InputError, Train, Vocabulary
-from textdiff.data import Corpus, batched, collate, examples, in_turn, streamed
+from textdiff.data import Corpus, batched, collate, examples, in_turn, padding_multiple, streamed
 from textdiff.vocab import train_tokenizer
 
 LINES = [f"{sentence} {i}" for i, sentence in enumerate(grammar.corpus(30, seed=5))]  # no two alike
@@ -154,3 +155,16 @@ def test_validation_goes_once_through_the_corpus_with_shares_that_sum_to_one(cor
     seen = [i for micro in micros if micro.share for i in micro.tensors["index"].tolist()]
     assert sorted(seen) == list(range(len(corpus)))
     assert_close(sum(micro.share for micro in micros), 1.0, atol=1e-9, rtol=0)
+
+
+def test_batches_of_a_compiled_step_have_few_lengths_and_the_same_words(corpus):
+    few, many = (list(islice(batched(corpus, Train(batch_size=4), 0, 0, 1, multiple), 60)) for multiple in (padding_multiple(20), 1))
+    assert {micro.tensors["ids"].shape[1] for (micro,) in few} <= {8, 16, 24}
+    for (padded,), (short,) in zip(few, many, strict=True):
+        assert torch.equal(padded.tensors["ids"][padded.tensors["mask"]], short.tensors["ids"][short.tensors["mask"]])
+
+
+@pytest.mark.parametrize("length", [2, 24, 64, 100, 512])
+def test_a_compiled_step_has_at_most_eight_lengths(length):
+    multiple = padding_multiple(length)
+    assert len({-(-size // multiple) for size in range(1, length + 1)}) <= 8

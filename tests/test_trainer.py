@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from itertools import islice
 
 import pytest
@@ -208,6 +210,41 @@ def test_muon_takes_gpt2s_matrices_too(new_trainer):
     model = Autoregressive(AutoregressiveConfig(vocab_size=5, length=4, width=8, depth=2, heads=2))
     muon, _ = new_trainer(model, optimizer="muon").optimizers
     assert {id(p) for group in muon.param_groups for p in group["params"]} == {id(p) for p in model.gpt.transformer.h.parameters() if p.ndim == 2}
+
+
+COMPILED = """
+import sys
+import torch
+from textdiff import lm, transformer
+for module in (lm, transformer):
+    module.wants_static_shapes = lambda _: True  # as on an accelerator
+torch.manual_seed(0)
+sizes = dict(vocab_size=50, length=12, embed_dim=16, width=32, depth=1, heads=2)
+model = lm.DiffusionLM(lm.DiffusionLMConfig(objective=sys.argv[1], **sizes)).train()
+batch = dict(ids=torch.randint(50, (8, 12)), mask=torch.arange(12) < torch.arange(5, 13)[:, None], index=torch.arange(8))
+
+def step(progress):
+    model.zero_grad()
+    losses = torch.stack([*model(**batch, progress=torch.tensor(progress)).values()])
+    losses.sum().backward()
+    return torch.cat([losses.detach(), *(p.grad.flatten() for p in model.parameters())])
+
+plain = [step(progress) for progress in (0.3, 0.4, 0.5)]
+model.compile(dynamic=False)
+compiled = [step(progress) for progress in (0.3, 0.4, 0.5)]
+torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-4)
+counters = torch._dynamo.utils.counters
+assert counters["stats"]["unique_graphs"] == 1, counters["stats"]
+assert not counters["graph_break"], counters["graph_break"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["ce", "x0"])
+def test_a_compiled_step_is_the_step_in_one_graph(objective):
+    """With shapes that do not depend on data; another step is not compiled anew. In a process of its own, without the tests' type checks."""
+    done = subprocess.run([sys.executable, "-c", COMPILED, objective], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # --- averaged weights

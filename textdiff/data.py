@@ -1,6 +1,7 @@
 """Texts cut into examples of token ids, and examples into the batches of a step. Knows the tokenizer, neither files nor the model."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice, pairwise
@@ -104,9 +105,15 @@ def _blocks(encoded: Iterable[list[int]], length: int) -> Iterator[list[int]]:
         raise InputError(f"the text does not fill one block of data.length = {length} tokens")
 
 
-def collate(rows: list[np.ndarray], numbers: np.ndarray) -> dict[str, torch.Tensor]:
-    """ids and mask (true on real tokens) padded to the longest row, and each example's number in the run, its source of randomness."""
-    longest = max(len(row) for row in rows)
+def padding_multiple(length: int) -> int:
+    """Pads batches of a compiled step to one of at most eight lengths, for each length is compiled anew."""
+    return 8 * math.ceil(length / 64)
+
+
+def collate(rows: list[np.ndarray], numbers: np.ndarray, multiple: int = 1) -> dict[str, torch.Tensor]:
+    """ids and mask (true on real tokens) padded to the longest row, or the next `multiple`, and each example's number in the run, its
+    source of randomness."""
+    longest = multiple * math.ceil(max(len(row) for row in rows) / multiple)
     ids = np.zeros((len(rows), longest), np.int64)
     mask = np.zeros((len(rows), longest), bool)
     for i, row in enumerate(rows):
@@ -114,15 +121,23 @@ def collate(rows: list[np.ndarray], numbers: np.ndarray) -> dict[str, torch.Tens
     return {"ids": torch.from_numpy(ids), "mask": torch.from_numpy(mask), "index": torch.from_numpy(numbers.astype(np.int64))}
 
 
-def batched(corpus: Corpus, train: Train, first_step: int, rank: int, world: int) -> Iterator[list[MicroBatch]]:
-    """A step's micro-batches for this process, from `first_step` on, without end."""
+def batched(corpus: Corpus, train: Train, first_step: int, rank: int, world: int, multiple: int = 1) -> Iterator[list[MicroBatch]]:
+    """A step's micro-batches for this process, from `first_step` on, without end, their length a multiple of `multiple`."""
     plan = batches.endless(corpus.sizes, train.batch_size, train.seed, first_step, rank=rank, world=world, accumulate=train.accumulate)
     for parts in plan:
-        yield [_micro(corpus, part) for part in parts]
+        yield [_micro(corpus, part, multiple) for part in parts]
 
 
 def streamed(
-    texts: Callable[[], Iterable[str]], tokenizer: Tokenizer, data: Data, train: Train, first_step: int, rank: int, world: int, apart: bool = False
+    texts: Callable[[], Iterable[str]],
+    tokenizer: Tokenizer,
+    data: Data,
+    train: Train,
+    first_step: int,
+    rank: int,
+    world: int,
+    apart: bool = False,
+    multiple: int = 1,
 ) -> Iterator[list[MicroBatch]]:
     """The same from a stream, a pool of batches at a time, the stream opened again at its end.
 
@@ -140,7 +155,7 @@ def streamed(
                 divided = batches.parts(batch, first, corpus.sizes, *where, train.accumulate)
                 if apart:
                     divided = [batches.of_process(part, first, rank, world, own / train.batch_size) for part in divided]
-                yield [_micro(corpus, part) for part in divided]
+                yield [_micro(corpus, part, multiple) for part in divided]
 
 
 def in_turn(corpus: Corpus, batch_size: int, rank: int, world: int) -> Iterator[MicroBatch]:
@@ -153,5 +168,5 @@ def in_turn(corpus: Corpus, batch_size: int, rank: int, world: int) -> Iterator[
         yield micro._replace(share=micro.share * float(corpus.sizes[batch].sum() / corpus.sizes.sum()))
 
 
-def _micro(corpus: Corpus, part: batches.Part) -> MicroBatch:
-    return MicroBatch(collate([corpus[i] for i in part.examples], part.numbers), part.share, int(corpus.sizes[part.examples].sum()))
+def _micro(corpus: Corpus, part: batches.Part, multiple: int = 1) -> MicroBatch:
+    return MicroBatch(collate([corpus[i] for i in part.examples], part.numbers, multiple), part.share, int(corpus.sizes[part.examples].sum()))

@@ -197,9 +197,9 @@ def wants_static_shapes(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def compiles_by_default(device: torch.device) -> bool:
-    """Whether `--train.compile auto` compiles: on CUDA it pays, on a CPU it takes minutes first."""
-    return device.type == "cuda"
+def compiles(asked: Literal["auto"] | bool, device: torch.device) -> bool:
+    """Whether the training step is compiled; `auto`: on CUDA, where it pays."""
+    return device.type == "cuda" if asked == "auto" else asked
 
 
 def has_exact_int64(device: torch.device) -> bool:

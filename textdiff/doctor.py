@@ -116,7 +116,7 @@ def _machine(device: torch.device) -> Iterator[str]:
     chosen, reason = devices.best_precision(device)
     yield f"precision: {chosen} ({reason})"
     attention = "torch's fused kernel" if devices.has_fused_attention(device) else "written out"
-    compiled = "on" if devices.compiles_by_default(device) else "off"
+    compiled = "on" if devices.compiles("auto", device) else "off"
     yield f"attention: {attention}; torch.compile: {compiled}; random keys: " + ("on the device" if devices.has_exact_int64(device) else "on the CPU")
 
 

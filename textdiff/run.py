@@ -21,7 +21,8 @@ from textdiff.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.batches import MicroBatch
 from textdiff.checkpoint import digest
 from textdiff.config import InputError, Sampling, TextRun
-from textdiff.data import SAMPLE, Corpus, batched, collate, in_turn, streamed
+from textdiff.data import SAMPLE, Corpus, batched, collate, in_turn, padding_multiple, streamed
+from textdiff.device import compiles
 from textdiff.folder import check_folder
 from textdiff.generate import finished, from_noise, generate
 from textdiff.journal import Seen
@@ -48,11 +49,12 @@ def train(config: TextRun, *, resume: bool = False, overwrite: bool = False) -> 
     del texts  # some bytes a row
     corpus, valid = map(tokens.load, prepared)
     rank, world = accelerator.process_index, accelerator.num_processes
+    multiple = padding_multiple(config.data.length) if compiles(config.train.compile, accelerator.device) else 1
 
     def batches(first_step: int) -> Iterator[list[MicroBatch]]:
         if config.data.streaming:
-            return _streamed(config, tokenizer, first_step, rank, world)
-        return batched(corpus, config.train, first_step, rank, world)
+            return _streamed(config, tokenizer, first_step, rank, world, multiple)
+        return batched(corpus, config.train, first_step, rank, world, multiple)
 
     def held_out() -> Iterator[MicroBatch]:
         return in_turn(valid.head(VALID_EXAMPLES), config.train.batch_size, rank, world)
@@ -157,11 +159,11 @@ def _tokenizer(training: Iterable[str], config: TextRun, existing: Path | None) 
     return train_tokenizer(training, config.tokenizer)
 
 
-def _streamed(config: TextRun, tokenizer: Tokenizer, first_step: int, rank: int, world: int) -> Iterator[list[MicroBatch]]:
+def _streamed(config: TextRun, tokenizer: Tokenizer, first_step: int, rank: int, world: int, multiple: int) -> Iterator[list[MicroBatch]]:
     """Batches of a stream, whose files the processes share out if each can have as many."""
     texts = open_texts(config.data)
     apart = world > 1 and texts.files % world == 0 and config.train.batch_size >= world
     train = partial(texts.train, rank, world) if apart else texts.train
     if apart and not rank:
         log.info("each of %d processes reads its own of the %d files of the stream", world, texts.files)
-    return streamed(train, tokenizer, config.data, config.train, first_step, rank, world, apart)
+    return streamed(train, tokenizer, config.data, config.train, first_step, rank, world, apart, multiple)

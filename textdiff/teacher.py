@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from textdiff.autoregressive import Autoregressive
 from textdiff.config import InputError
 from textdiff.data import Corpus, collate
+from textdiff.device import own_device
 from textdiff.metrics import Sentence
 from textdiff.vocab import MASK, PAD, UNK
 
@@ -27,7 +28,7 @@ class Teacher:
     @torch.no_grad()
     def nats(self, sentences: Sequence[Sentence]) -> Float[np.ndarray, " n"]:
         """-log p of each."""
-        return np.concatenate([self.model.nats(ids, mask).double().sum(1).cpu().numpy() for ids, mask in self._batches(sentences)])
+        return np.concatenate([self.model.nats(ids, mask).cpu().double().sum(1).numpy() for ids, mask in self._batches(sentences)])
 
     def coded(self, sentence: Sentence) -> int:
         """How many tokens of ours `nats` codes: the end of a sentence is one."""
@@ -52,8 +53,7 @@ class ForeignTeacher(Teacher):
             self.reader, self.foreign = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name, use_safetensors=True).eval()
         except Exception as error:  # transformers and the hub raise many kinds
             raise InputError(f"--teacher {name} cannot be loaded as a causal language model: {' '.join(str(error).split())[:200]}") from error
-        if torch.cuda.is_available():
-            self.foreign.cuda()
+        torch.nn.Module.to(self.foreign, own_device())
         self.tokenizer, self.unspelled = tokenizer, {tokenizer.token_to_id(mark) for mark in (PAD, UNK, MASK)}
         self.begin = self.reader.bos_token_id if self.reader.bos_token_id is not None else self.reader.eos_token_id
         if self.begin is None:
@@ -64,7 +64,7 @@ class ForeignTeacher(Teacher):
     def nats(self, sentences: Sequence[Sentence]) -> Float[np.ndarray, " n"]:
         """Of the words alone, neither the end nor what cannot be spelled ([UNK])."""
         every = (self._ids(sentence) for sentence in sentences)
-        return np.array([float(self.foreign(ids, labels=ids).loss.double()) * (ids.shape[1] - 1) if ids.shape[1] > 1 else 0.0 for ids in every])
+        return np.array([float(self.foreign(ids, labels=ids).loss) * (ids.shape[1] - 1) if ids.shape[1] > 1 else 0.0 for ids in every])
 
     def coded(self, sentence: Sentence) -> int:
         return sum(token not in self.unspelled for token in sentence)

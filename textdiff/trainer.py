@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from textdiff import checkpoint
 from textdiff.batches import MicroBatch
 from textdiff.config import InputError, Train
-from textdiff.device import compiles_by_default
+from textdiff.device import compiles
 from textdiff.muon import Muon
 
 log = logging.getLogger("textdiff")
@@ -48,7 +48,7 @@ class Trainer(Generic[M]):
         self.step, self.skipped = 0, 0
         self.ema: M = copy.deepcopy(model).to(accelerator.device).requires_grad_(False).eval()
         self.raw = model
-        if compiles_by_default(accelerator.device) if config.compile == "auto" else config.compile:
+        if compiles(config.compile, accelerator.device):
             model.compile(dynamic=False)  # in place: names of weights and `ema` stay as they are
         self.model, *self.optimizers = accelerator.prepare(model, *_optimizers(model, config))
 

@@ -15,7 +15,7 @@ from rivals.denoisers import SUBJECTS
 from torch import Tensor
 from tqdm import tqdm
 
-from textdiff.device import autocast, compiles_by_default, has_native_bf16, matmul_rate, timed
+from textdiff.device import autocast, compiles, has_native_bf16, matmul_rate, timed
 
 
 def matmul_rates(device: torch.device) -> dict[str, float]:
@@ -67,7 +67,7 @@ class Contender:
         self.x0 = torch.randn(batch_size, *SUBJECTS[subject].example, device=device)
         self.logsnr = torch.linspace(-6, 6, batch_size, device=device)
         self.autocast = autocast(device, precision)
-        self.network: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.model) if compiles_by_default(device) else self.model
+        self.network: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.model) if compiles("auto", device) else self.model
 
     def step(self) -> None:
         self.model.train()
