@@ -15,7 +15,7 @@ test: .venv/installed-for-tests  ## lint, types, all tests but those marked slow
 	$(BIN)/mypy
 	$(PYTEST)
 
-test-slow: .venv/installed-for-tests  ## the tests marked slow: faults injected into whole runs
+test-slow: .venv/installed-for-tests  ## the tests marked slow, minutes each: injected faults, memory, time to quality
 	$(PYTEST) -m slow
 
 .venv/installed: pyproject.toml constraints.txt

@@ -42,7 +42,7 @@ def test_an_error_elsewhere_leaves_standard_output_alone(error, capfd):
 def piped(redirection: str, **environment: str) -> subprocess.CompletedProcess[str]:
     line = f"('{sys.executable}' -c '{PROGRAM}'; echo $? >&2) {redirection}"
     surroundings = {**os.environ, **environment}
-    return subprocess.run(line, shell=True, capture_output=True, text=True, env=surroundings, check=False)
+    return subprocess.run(line, shell=True, capture_output=True, encoding="utf-8", env=surroundings, check=False)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes are closed in another way")

@@ -263,5 +263,5 @@ def test_a_run_that_is_replaced_leaves_no_cache_of_the_text_before(tmp_path):
 def test_much_text_trains_in_little_memory() -> None:
     """Of 100 MB; with 2,000 it takes a quarter of an hour, and the bound is 1,500."""
     command = [sys.executable, "scripts/memory.py", "--megabytes", "100", "--bound", "600"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stdout + done.stderr

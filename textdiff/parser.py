@@ -154,7 +154,7 @@ class TolerantStream:
 
     def _discard(self) -> None:
         """Python would try once more, at its end, to write what is left in the buffer."""
-        with suppress(OSError, ValueError, AttributeError), open(os.devnull, "w") as nowhere:
+        with suppress(OSError, ValueError, AttributeError), open(os.devnull, "w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), self.stream.fileno())  # a stream in memory has none
 
 
