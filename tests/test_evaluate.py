@@ -13,12 +13,14 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from textdiff import grammar
+from textdiff.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.cli import main
 from textdiff.config import Evaluation, InputError
+from textdiff.data import Corpus
 from textdiff.evaluate import evaluate, trained_seconds
 from textdiff.generate import load
-from textdiff.report import show
-from textdiff.teacher import ForeignTeacher, perplexity
+from textdiff.report import Judge, Row, show
+from textdiff.teacher import ForeignTeacher, Teacher, perplexity
 from textdiff.vocab import UNK
 
 QUICK = {"n": 20, "scored": 4, "ode": 2, "minutes": 0.02, "teacher_minutes": 0.02}
@@ -145,11 +147,11 @@ def test_any_causal_language_model_can_be_the_teacher(run: str, tmp_path: Path) 
         evaluate(run, Evaluation(**QUICK, teacher=str(tmp_path / "nowhere")))
 
 
-def test_the_grammar_judges_every_row_of_its_own_runs(tmp_path: Path) -> None:
-    tiny = ["--model.width", "16", "--model.heads", "1", "--model.depth", "1", "--train.batch_size", "8"]
-    folder = str(tmp_path / "run")
-    main(["train", "--run", folder, *tiny, "--data.length", "20", "--train.steps", "1"])
-    table = evaluate(folder, Evaluation(**QUICK, steps=1, baselines=["shuffled"]))["table"]
-    shares = [row["grammatical"] for row in table.values()]
-    assert shares[:2] == [1.0, 1.0]
-    assert max(shares[2:]) < 0.5
+def test_the_grammar_judges_every_row_of_its_own_text(tokenizer: Tokenizer, corpus: Corpus) -> None:
+    size = {"width": 16, "depth": 1, "heads": 1, "length": int(corpus.sizes.max())}
+    model = Autoregressive(AutoregressiveConfig(vocab_size=tokenizer.get_vocab_size(), **size)).eval()
+    sentences = [tuple(corpus[i].tolist()) for i in range(60)]
+    judge = Judge(sentences[:20], sentences[20:40], sentences, Teacher(model), tokenizer, of_grammar=True)
+    assert judge.figures(Row("right", sentences[40:]))["grammatical"] == 1
+    half_reversed = [*sentences[40:50], *(sentence[::-1] for sentence in sentences[50:])]
+    assert judge.figures(Row("half reversed", half_reversed))["grammatical"] == 0.5

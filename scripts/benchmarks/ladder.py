@@ -113,7 +113,7 @@ def started(log: Path, seconds: float, bar: Any) -> Iterator[Callable[..., None]
     if ran:
         bar.update(seconds - (bar.n - before))
     else:
-        bar.total -= seconds
+        bar.total = max(bar.n, bar.total - seconds)
         bar.refresh()
 
 
