@@ -143,6 +143,8 @@ def report(rungs: list[Rung], goals: dict[str, list[Goal]], out: Path) -> None:
     print(*rungs_table(rungs), "", sep="\n")
     times = {name: minutes_to_goals(rungs, name, wanted) for name, wanted in goals.items()}
     for name, rows in times.items():
+        if not rows:  # nothing is asked
+            continue
         print(f"{name + ', minutes to':36}" + "".join(f"{model:>16}" for model in rows[0].by_model))
         for row in rows:
             print(f"{row.goal.text:36}" + "".join(f"{t.text:>16}" for t in row.by_model.values()))

@@ -145,5 +145,8 @@ def draw(rungs: list[Rung], path: Path) -> None:
         left.legend()
         for axes in (left, middle, right):
             axes.set(xscale="log", xlabel="minutes of training")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter("{x:g}")
     figure.savefig(path, dpi=120)
     plt.close(figure)
