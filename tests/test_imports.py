@@ -13,7 +13,9 @@ FILES = {
 }
 CORE = "textdiff.diffusion"
 # the rest of textdiff is text's
-SHARED_NAMES = "batches checkpoint config counter device doctor folder journal layers levels loop muon parser pretrained processes table trainer"
+SHARED_NAMES = (
+    "batches checkpoint config counter device doctor folder journal layers levels loop muon parser pretrained processes sharding state table trainer"
+)
 SHARED = (CORE, *(f"textdiff.{name}" for name in SHARED_NAMES.split()))
 OURS = ("textdiff", "image", "scripts", "tests")
 

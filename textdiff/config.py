@@ -147,6 +147,8 @@ class Train:
         ema: Decay a step of the averaged weights that are validated, sampled from and saved.
         precision: bf16 (autocast), no (float32), or auto: bf16 where this machine computes it natively and faster.
         compile: Compile the training step (torch.compile): true, false, or auto: on CUDA, where it pays.
+        shard: Split the weights, gradients, optimizer state and averaged weights over the processes
+            (fully sharded data parallel), for models too large for one device.
         on_nonfinite: A loss or gradient that is NaN or infinite ends the run (stop) or is left out (skip), at most `skip_limit` times.
         skip_limit: How many steps may be left out.
         seed: Data order, noise and initial weights are functions of it.
@@ -168,6 +170,7 @@ class Train:
     ema: float = 0.999
     precision: Precision = "auto"
     compile: Literal["auto"] | bool = "auto"
+    shard: bool = False
     on_nonfinite: Literal["stop", "skip"] = "stop"
     skip_limit: int = 10
     seed: int = 0

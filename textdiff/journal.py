@@ -41,6 +41,7 @@ class Signals:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.told, self._interruptible = accelerator, False, False
+        self._received = False
 
     def __enter__(self) -> None:
         names = self.NAMES if threading.current_thread() is threading.main_thread() else ()
@@ -69,8 +70,9 @@ class Signals:
             self._interruptible = False
 
     def received(self) -> bool:
-        """Whether any process was told to stop."""
-        return self.accelerator.check_trigger()
+        """Whether any process was told to stop, from then on. All processes must ask."""
+        self._received = self._received or self.accelerator.check_trigger()
+        return self._received
 
 
 class Seen(NamedTuple):

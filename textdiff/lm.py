@@ -273,9 +273,11 @@ class DiffusionLM(PreTrainedModel):
             x0 = self.predict(x_t, logsnr, earlier, known, mask)[0].x0
             return torch.where(chosen[:, None, None], project(x0), earlier)
         rows = chosen.nonzero().squeeze(1)
-        if len(rows):
-            x0 = self.predict(x_t[rows], logsnr[rows], earlier[rows], known[rows], mask[rows])[0].x0
-            earlier[rows] = project(x0)
+        if self.config.self_condition:
+            # at least one, for a sharded network is called by all processes or by none
+            some = rows if len(rows) else rows.new_zeros(1)
+            x0 = self.predict(x_t[some], logsnr[some], earlier[some], known[some], mask[some])[0].x0
+            earlier[rows] = project(x0)[: len(rows)]
         return earlier
 
     def _schedule_misfit(self, ce: Float[Tensor, " b"], logsnr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

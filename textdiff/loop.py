@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
@@ -60,6 +60,7 @@ class Work(Generic[M]):
 
 def new_accelerator(config: R, *, resume: bool = False) -> tuple[Accelerator, R]:
     """The accelerator, and the configuration with the precision that was chosen. A resumed run keeps its own, unless asked for another."""
+    config = _own_sharding(config)
     state = PartialState(cpu=not is_accelerated())  # by name, or accelerate would not see that there are several processes on a CPU
     asked = config.train.precision
     if asked == "auto" and resume and (Path(config.run) / "config.yaml").exists():
@@ -75,11 +76,34 @@ def new_accelerator(config: R, *, resume: bool = False) -> tuple[Accelerator, R]
         log_with=config.train.tracker_names or None,
         project_dir=config.run,
     )
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        raise InputError("FSDP, DeepSpeed and Megatron are not supported, for the average of the weights is kept whole: run accelerate config again")
+    if config.train.shard and accelerator.num_processes == 1:
+        log.info("train.shard: there is one process, which keeps everything whole")
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ and accelerator.num_processes == 1:
         log.warning("accelerate launch --cpu started one process, for it leaves more to MPI: torchrun --nproc_per_node N -- SCRIPT starts N")
     return accelerator, config
+
+
+def _own_sharding(config: R) -> R:
+    """The configuration, with `train.shard` if accelerate is configured for FSDP.
+
+    Raises InputError for the other ways in which accelerate can divide a model.
+    """
+    for name in ("DeepSpeed", "Megatron_LM", "parallelism_config"):
+        if _asks_for(name):
+            way_out = "run accelerate config again, and shard the model with --train.shard true"
+            raise InputError(f"{name} of accelerate is not supported: {way_out}")
+    if not _asks_for("FSDP"):
+        return config
+    log.info("accelerate asks for FSDP: taken as --train.shard true, other settings are not used")
+    os.environ["ACCELERATE_USE_FSDP"] = "false"  # on accelerators it would wrap the model itself
+    changed: Any = config
+    return replace(changed, train=replace(config.train, shard=True))
+
+
+def _asks_for(name: str) -> bool:
+    """Whether `accelerate launch` is configured for it."""
+    asked = os.environ.get(f"ACCELERATE_USE_{name.upper()}", "")
+    return asked.lower() in ("1", "true", "yes")
 
 
 def run(work: Work[M], config: Run, accelerator: Accelerator, *, resume: bool, overwrite: bool, begin: Callable[[], object] = lambda: None) -> M:
@@ -98,7 +122,7 @@ def run(work: Work[M], config: Run, accelerator: Accelerator, *, resume: bool, o
         if resume:
             log.info("going on from step %d" if trainer.resume() else "nothing to go on from, starting at step %d", trainer.step)
         _watch(work, trainer, config, folder)
-    return trainer.ema
+    return trainer.averaged()
 
 
 def _locked(folder: Path) -> AbstractContextManager[object]:
@@ -119,16 +143,20 @@ def _watch(work: Work[M], trainer: Trainer[M], config: Run, folder: Path) -> Non
             journal.step(done)
             last, stopped = done.step == config.train.steps, False
             if done.step % config.train.valid_every == 0 or last:
-                losses = trainer.validate(_until_told(work.valid(), signals))
+                # sharded weights are gathered by all processes, so all stop after the same batch
+                told = signals.received if trainer.sharded else lambda: signals.told
+                losses = trainer.validate(_until_told(work.valid(), told))
                 stopped = signals.received()
+                averaged = trainer.ema if stopped else trainer.averaged()
                 if trainer.accelerator.is_main_process and not stopped:
                     with signals.interrupting():
-                        journal.validation(losses, work.see(trainer.ema, done.step))
+                        journal.validation(losses, work.see(averaged, done.step))
             stopped = stopped or signals.received()
             if done.step % config.train.save_every == 0 or last or stopped:
                 trainer.save()
+                averaged = trainer.averaged()
                 if trainer.accelerator.is_main_process:
-                    _save_model(trainer.ema, folder / "model")
+                    _save_model(averaged, folder / "model")
             if stopped and not last:
                 journal.close()
                 log.warning("stopped after step %d, which is saved: go on with --resume", done.step)
@@ -136,10 +164,10 @@ def _watch(work: Work[M], trainer: Trainer[M], config: Run, folder: Path) -> Non
     journal.close()
 
 
-def _until_told(batches: Iterator[MicroBatch], signals: Signals) -> Iterator[MicroBatch]:
+def _until_told(batches: Iterator[MicroBatch], told: Callable[[], bool]) -> Iterator[MicroBatch]:
     """At least one, so that all processes have something to add up."""
     for number, batch in enumerate(batches):
-        if number and signals.told:
+        if number and told():
             return
         yield batch
 

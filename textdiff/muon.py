@@ -7,11 +7,14 @@ the other. Ours orthogonalizes many matrices at once, and in float32 where bf16 
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from textdiff.sharding import map_whole
 
 A, B, C = 3.4445, -4.7750, 2.0315  # x -> A x + B x^3 + C x^5 pulls (0, 1] towards 1 (Keller Jordan)
 STEPS = 5
@@ -52,8 +55,17 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
             updates = torch._foreach_lerp(grads, buffers, group["momentum"])
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            for p, update in zip(params, orthogonalize(updates, self.dtype), strict=True):
+            for p, update in zip(params, self._orthogonalized(list(updates)), strict=True):
                 p.add_(update, alpha=-0.2 * math.sqrt(max(p.shape)) * group["lr"])
+
+    def _orthogonalized(self, updates: list[Tensor]) -> list[Tensor]:
+        """The updates, orthogonalized; sharded ones are made whole for it, each on one process."""
+        sharded = [update for update in updates if isinstance(update, DTensor)]
+        if not sharded:
+            return orthogonalize(updates, self.dtype)
+        if self.dtype == torch.bfloat16:  # half as much to send
+            sharded = [cast(DTensor, update.to(self.dtype)) for update in sharded]
+        return [*map_whole(lambda whole: orthogonalize(whole, self.dtype), sharded)]
 
 
 def orthogonalize(matrices: Iterable[Float[Tensor, "_ _"]], dtype: torch.dtype) -> list[Float[Tensor, "_ _"]]:

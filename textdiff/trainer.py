@@ -8,21 +8,24 @@ import copy
 import logging
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers.pytorch_utils import Conv1D
 
-from textdiff import checkpoint
+from textdiff import checkpoint, sharding
 from textdiff.batches import MicroBatch
 from textdiff.config import InputError, Train
 from textdiff.device import compiles
 from textdiff.muon import Muon
+from textdiff.state import load_module, load_optimizer, module_state, optimizer_state
 
 log = logging.getLogger("textdiff")
 
@@ -40,17 +43,36 @@ class TrainStep:
 
 
 class Trainer(Generic[M]):
-    """Holds the model, its optimizer and its average `ema`. `folder` is where checkpoints go, with the hashes
-    in `identity`, by name, of what must be the same when a run goes on."""
+    """Holds the model, its optimizer and its average `ema`, sharded with `config.shard`.
+
+    Args:
+        folder: Where checkpoints go.
+        identity: Hashes, by name, of what must be the same when a run goes on.
+    """
 
     def __init__(self, model: M, config: Train, folder: Path, accelerator: Accelerator, identity: dict[str, str] | None = None) -> None:
         self.config, self.folder, self.accelerator, self.identity = config, folder, accelerator, identity or {}
         self.step, self.skipped = 0, 0
-        self.ema: M = copy.deepcopy(model).to(accelerator.device).requires_grad_(False).eval()
+        self.sharded = config.shard and accelerator.num_processes > 1
+        if self.sharded:
+            sharding.broadcast_from_main(model, accelerator.device)
+        # not torch's AveragedModel, which would copy a sharded model: it must be copied before
+        self.ema: M = copy.deepcopy(model).requires_grad_(False).eval()
         self.raw = model
         if compiles(config.compile, accelerator.device):
-            model.compile(dynamic=False)  # in place: names of weights and `ema` stay as they are
-        self.model, *self.optimizers = accelerator.prepare(model, *_optimizers(model, config))
+            # in place, so that names stay; block by block if weights are gathered between the blocks
+            for part in sharding.repeated_blocks(model) if self.sharded else [model]:
+                part.compile(dynamic=False)
+        self.model: nn.Module = model
+        self.optimizers: list[torch.optim.Optimizer]
+        if self.sharded:
+            self._hollow = sharding.hollow(self.ema)
+            for module in (model, self.ema):
+                sharding.shard(module, accelerator.device)
+            self.optimizers = _optimizers(model, config)  # accelerate would wrap the model in DDP
+        else:
+            self.ema.to(accelerator.device)
+            self.model, *self.optimizers = accelerator.prepare(model, *_optimizers(model, config))
 
     def train(self, batches: Iterable[list[MicroBatch]]) -> Iterator[TrainStep]:
         """Steps until `config.steps`. `batches` holds each step's micro-batches from `self.step` on."""
@@ -63,13 +85,16 @@ class Trainer(Generic[M]):
     def _one_step(self, micro_batches: list[MicroBatch]) -> TrainStep:
         totals: dict[str, Tensor] = {}
         for last, micro in zip([*[False] * (len(micro_batches) - 1), True], micro_batches, strict=True):
-            with nullcontext() if last else self.accelerator.no_sync(self.model):  # gradients are exchanged once a step
+            with self._exchange(last):
                 terms = self._forward(self.model, micro.tensors)
                 loss = sum(terms.values()) * micro.share * self.accelerator.num_processes  # processes average their gradients
                 self.accelerator.backward(loss)
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term.detach() * micro.share
-        grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if self.sharded:
+            sharding.average_scalar_grads(self.raw)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        grad_norm = sharding.unsharded(norm)
         losses = self._summed(totals)
         finite = bool(torch.stack([grad_norm, *losses.values()]).isfinite().all())  # on all processes alike; the step's only wait for the device
         lr = self._update() if finite else self._left_out(micro_batches, totals)
@@ -77,6 +102,13 @@ class Trainer(Generic[M]):
         if finite:
             self._average()
         return TrainStep(self.step, losses, grad_norm, lr)
+
+    def _exchange(self, last: bool) -> AbstractContextManager[object]:
+        """For a backward pass: gradients are exchanged once a step, with the last micro-batch."""
+        if self.sharded:
+            assert isinstance(self.raw, FSDPModule)
+            self.raw.set_requires_gradient_sync(last)
+        return nullcontext() if last or self.sharded else self.accelerator.no_sync(self.model)
 
     def _update(self) -> float:
         """The optimizers' step, and its learning rate."""
@@ -115,20 +147,33 @@ class Trainer(Generic[M]):
         """Mean loss terms of the averaged weights over `batches`, whose shares, over all processes, add up to 1."""
         totals: dict[str, Tensor] = {}
         for micro in batches:
-            with self.accelerator.autocast():
-                terms = self._forward(self.ema, micro.tensors)
+            terms = self._forward(self.ema, micro.tensors)
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term * micro.share
         return {name: float(total) for name, total in self._summed(totals).items()}
 
+    def averaged(self) -> M:
+        """The averaged model, whole, on the main process. Every process must call it.
+
+        Of a sharded model the others get a copy without weights.
+        """
+        if not self.sharded:
+            return self.ema
+        return sharding.filled(self._hollow, self.ema, keep=self.accelerator.is_main_process)
+
     def save(self) -> None:
-        """A checkpoint of everything, from the main process."""
-        if self.accelerator.is_main_process:
-            if not all(bool(p.isfinite().all()) for p in self.raw.parameters()):
-                raise InputError(f"step {self.step}: the weights are not finite, so they are not saved: begin anew with a lower --train.lr")
-            groups = {"model": _once(self.raw), "ema": _once(self.ema)}
-            for number, optimizer in enumerate(self.optimizers):
-                groups[f"optimizer{number}"] = _flat(optimizer.state_dict()["state"])
+        """Saves a checkpoint of everything, from the main process. Every process must call it."""
+        finite = [sharding.local(p).isfinite().all() for p in self.raw.parameters()]
+        everywhere = self.accelerator.gather(torch.stack(finite).all().reshape(1).float())
+        if not everywhere.all():
+            what = f"step {self.step}: the weights are not finite, so they are not saved"
+            raise InputError(f"{what}: begin anew with a lower --train.lr")
+        groups = {"model": module_state(self.raw), "ema": module_state(self.ema)}
+        for number, optimizer in enumerate(self.optimizers):
+            groups[f"optimizer{number}"] = optimizer_state(optimizer)
+        main = self.accelerator.is_main_process
+        groups = {name: sharding.gathered(group, keep=main) for name, group in groups.items()}
+        if main:
             facts: dict[str, Any] = {"step": self.step, "optimizer": self.config.optimizer, "skipped": self.skipped}
             facts |= {"identity": self.identity, "torch": torch.__version__}
             checkpoint.save(self.folder, self.step, checkpoint.Checkpoint(groups, facts))
@@ -140,15 +185,14 @@ class Trainer(Generic[M]):
         if saved is None:
             return False
         try:
-            for name, module in (("model", self.raw), ("ema", self.ema)):
-                module.load_state_dict(saved.tensors[name], strict=saved.tensors[name].keys() != _once(module).keys())
+            load_module(self.raw, saved.tensors["model"])
+            load_module(self.ema, saved.tensors["ema"])
         except RuntimeError as error:
             raise InputError(f"the checkpoint in {self.folder} is of another model: {' '.join(str(error).split())[:300]}") from error
         if saved.facts["optimizer"] != self.config.optimizer:
             raise InputError(f"the checkpoint in {self.folder} was trained with --train.optimizer {saved.facts['optimizer']}")
         for number, optimizer in enumerate(self.optimizers):
-            state = _nested(saved.tensors[f"optimizer{number}"])
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            load_optimizer(optimizer, saved.tensors[f"optimizer{number}"])
         changed = [name for name, value in self.identity.items() if saved.facts.get("identity", {}).get(name, value) != value]
         if changed:
             raise InputError(f"{' and '.join(changed)} changed since the checkpoint in {self.folder} was written: bring back what was, or begin anew")
@@ -160,7 +204,9 @@ class Trainer(Generic[M]):
         tensors = tensors | {"progress": torch.tensor(self.step / self.config.steps)}  # a number would be compiled into the step
         if device.type == "cuda":
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return model(**{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+        cache = AutocastKwargs(cache_enabled=not self.sharded)  # why: see sharding.shard
+        with self.accelerator.autocast(cache):
+            return model(**{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
     def _summed(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
         """Over all processes."""
@@ -199,22 +245,3 @@ def _optimizers(model: nn.Module, config: Train) -> list[torch.optim.Optimizer]:
         return [adamw]
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     return [Muon(muon.values(), lr=config.lr, weight_decay=config.weight_decay, dtype=dtype), adamw]
-
-
-def _once(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state, with what has two names (tied weights) under the first."""
-    first: dict[int, str] = {}
-    state = module.state_dict(keep_vars=True)
-    return {name: tensor.detach() for name, tensor in state.items() if first.setdefault(id(tensor), name) == name}
-
-
-def _flat(state: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {f"{number}.{name}": tensor for number, entry in state.items() for name, tensor in entry.items()}
-
-
-def _nested(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in flat.items():
-        number, name = key.split(".")
-        state.setdefault(int(number), {})[name] = tensor
-    return state
