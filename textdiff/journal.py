@@ -132,6 +132,8 @@ class Journal:
 
     def _flops(self, micro: MicroBatch) -> float:
         """FLOPs that training takes for one token or image: three times those of a forward pass (PaLM, arXiv:2204.02311, app. B)."""
+        if self.trainer.sharded:
+            return 0.0  # a process has only a part of the network
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self.trainer._forward(self.trainer.ema, micro.tensors)
         return 3 * counter.get_total_flops() / micro.size
