@@ -243,7 +243,7 @@ assert not counters["graph_break"], counters["graph_break"]
 @pytest.mark.parametrize("objective", ["ce", "x0"])
 def test_a_compiled_step_is_the_step_in_one_graph(objective):
     """With shapes that do not depend on data; another step is not compiled anew. In a process of its own, without the tests' type checks."""
-    done = subprocess.run([sys.executable, "-c", COMPILED, objective], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", COMPILED, objective], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
 
 
