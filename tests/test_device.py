@@ -100,15 +100,13 @@ def test_a_run_records_the_precision_chosen_and_a_resumed_one_keeps_it(tmp_path,
     def recorded() -> str:
         return yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))["train"]["precision"]
 
-    for chosen, changed in (("bf16", "no"), ("no", "bf16")):
-        monkeypatch.setattr("textdiff.loop.choose_precision", lambda asked, _, own=chosen: own if asked == "auto" else asked)
-        main(["train", "--run", str(tmp_path / "run"), *TINY, "--overwrite"])
-        assert recorded() == chosen
-        monkeypatch.setattr("textdiff.loop.choose_precision", lambda asked, _, own=changed: own if asked == "auto" else asked)
-        main(["train", "--run", str(tmp_path / "run"), "--resume", "--train.steps", "3"])
-        assert recorded() == chosen
-        main(["train", "--run", str(tmp_path / "run"), "--resume", "--train.steps", "4", "--train.precision", "auto"])
-        assert recorded() == chosen
+    (tmp_path / "text.txt").write_text("the king sees the queen .\n" * 50, encoding="utf-8")
+    monkeypatch.setattr("textdiff.loop.choose_precision", lambda asked, _: "no" if asked == "auto" else asked)
+    main(["train", "--run", str(tmp_path / "run"), "--data.train", str(tmp_path / "text.txt"), *TINY])
+    assert recorded() == "no"
+    monkeypatch.setattr("textdiff.loop.choose_precision", lambda asked, _: "bf16" if asked == "auto" else asked)
+    main(["train", "--run", str(tmp_path / "run"), "--resume", "--train.steps", "3", "--train.precision", "auto"])
+    assert recorded() == "no"
 
 
 THREADS = """

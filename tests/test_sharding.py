@@ -30,7 +30,7 @@ def launched(*command: str) -> subprocess.CompletedProcess[str]:
     """On two processes, of one thread each, as here: other sums would be other numbers."""
     options = {"cwd": Path(__file__).parents[1], "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     line = [*LAUNCH, "--", *command]
-    return subprocess.run(line, **options, check=False, capture_output=True, text=True, timeout=240)
+    return subprocess.run(line, **options, check=False, capture_output=True, text=True, encoding="utf-8", timeout=240)
 
 
 @pytest.fixture(scope="module")
