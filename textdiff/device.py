@@ -119,8 +119,10 @@ def choose_precision(asked: Precision, device: torch.device) -> Literal["bf16", 
 @cache
 def best_precision(device: torch.device) -> Choice:
     """bf16 where it is native and pays, else float32."""
-    if device.type == "mps" or not has_native_bf16(device):
-        return Choice("no", "it computes in float32 only, bf16 gains nothing")
+    if device.type == "mps":
+        return Choice("no", "bf16 gains nothing there")
+    if not has_native_bf16(device):
+        return Choice("no", "it has no native bf16")
     if device.type != "cpu":
         return Choice("bf16", "bf16 is native")
     gain = matmul_rate(torch.bfloat16, device) / matmul_rate(torch.float32, device)

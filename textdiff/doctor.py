@@ -59,12 +59,14 @@ class Subject(NamedTuple):
 
 
 def examine() -> Iterator[str]:
-    """The report, line by line. Raises RuntimeError at the end if a check failed."""
+    """The report, line by line. Raises RuntimeError at the end if a check failed, or if there is nothing to check."""
     device = devices.own_device()
     yield from _software()
     yield from _machine(device)
     precision = devices.choose_precision("auto", device)
     subjects = [entry.load()() for entry in entry_points(group=GROUP)]
+    if not subjects:
+        raise RuntimeError("nothing to check is installed: pip install -e . -c constraints.txt")
     yield f"checks on {device.type}, precision {precision}, against float64 on the CPU"
     failed = []
     for subject in subjects:
