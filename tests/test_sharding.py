@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def facts(folder: Path) -> list[dict[str, Any]]:
     """What each of the processes saw, by run."""
-    return [json.loads((folder / f"facts-{rank}.json").read_text("utf-8")) for rank in range(2)]
+    return [json.loads((folder / f"facts-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
 
 @pytest.fixture
