@@ -1,7 +1,8 @@
-"""Trains a tiny model on much generated text and measures the memory: `python scripts/memory.py`. Linux only.
+"""Measures the memory of a training on much generated text: `python scripts/memory.py`. Linux only.
 
-Counted is memory of the process's own, RssAnon + RssShmem of /proc/PID/status: pages of mapped files, which
-the kernel takes back when it needs them, are told apart. Exit code 1 above the bound.
+A tiny model is trained and gone on with. Counted is the memory of the process's own, RssAnon +
+RssShmem of /proc/PID/status: pages of mapped files, which the kernel takes back when it needs them,
+are told apart. Exit code 1 above the bound.
 """
 
 import json
@@ -42,16 +43,17 @@ def memory(megabytes: int = 2000, bound: int = 1500, folder: str | None = None) 
     with tempfile.TemporaryDirectory(prefix="textdiff-memory-", dir=folder) as name:
         home = Path(name)
         lines = generate(home / "text.txt", megabytes)
-        print(f"{lines:,} lines, {(home / 'text.txt').stat().st_size / 1e6:,.0f} MB of text", flush=True)
+        print(f"{lines:,} lines, {megabytes:,} MB of text", flush=True)
         first = trained(home)
         again = trained(home, "--resume", "--train.steps", str(2 * STEPS))
-    print(f"peak of its own memory: {first:,.0f} MB, of a run that goes on {again:,.0f} MB, bound {bound:,}")
+    print(f"peak of its own memory: {first:,.0f} MB, resumed {again:,.0f} MB, bound {bound:,}")
     sys.exit(int(max(first, again) > bound))
 
 
 def generate(path: Path, megabytes: int) -> int:
     """Writes sentences of the grammar, drawn again and again from some, and returns how many."""
-    sentences, rng, lines = np.array(grammar.corpus(20_000), dtype=object), np.random.default_rng(0), 0
+    sentences = np.array(grammar.corpus(20_000), dtype=object)
+    rng, lines = np.random.default_rng(0), 0
     with open(path, "w", encoding="utf-8") as file:
         while file.tell() < megabytes * 1e6:
             some = sentences[rng.integers(len(sentences), size=10_000)]
@@ -62,36 +64,43 @@ def generate(path: Path, megabytes: int) -> int:
 
 def trained(home: Path, *options: str) -> float:
     """Runs a training and returns the peak of its own memory in millions of bytes."""
-    command = [sys.executable, str(Path(__file__).parent / "train_text.py"), "--run", str(home / "run")]
-    command += ["--data.train", str(home / "text.txt"), *(f"--{key}={value}" for key, value in TINY.items()), *options]
-    began, own, all_pages = time.monotonic(), 0.0, 0.0
-    preparing, prepared = 0.0, 0.0
+    script, tokens = Path(__file__).parent / "train_text.py", home / "run" / "tokens"
+    given = {"run": home / "run", "data.train": home / "text.txt", **TINY}
+    command = [sys.executable, str(script), *(f"--{k}={v}" for k, v in given.items()), *options]
+    peak, times = dict[str, float](), dict[str, float]()  # times: of what is first seen when
+    began = time.monotonic()
     process = subprocess.Popen(command, env={**os.environ, "HF_HOME": str(home / "cache")})
     while process.poll() is None:
-        now = resident(process.pid)
-        own, all_pages = max(own, now.get("RssAnon", 0) + now.get("RssShmem", 0)), max(all_pages, now.get("VmHWM", 0))
-        if not preparing and any((home / "run" / "tokens").glob(".train-*.partial")):
-            preparing = time.monotonic()
-        if not prepared and any((home / "run" / "tokens").glob("train-*")):
-            prepared = time.monotonic()
+        for name, size in resident(process.pid).items():
+            peak[name] = max(peak.get(name, 0), size)
+        for name in (".train-*.partial", "train-*"):
+            if name not in times and any(tokens.glob(name)):
+                times[name] = time.monotonic() - began
         time.sleep(0.02)
     if process.returncode:
         raise RuntimeError(f"the training ended with exit code {process.returncode}")
-    print(f"  {time.monotonic() - began:,.0f} s, own memory {own:,.0f} MB, with pages of files {all_pages:,.0f} MB", flush=True)
-    if preparing:
-        (facts,) = (json.loads(path.read_text(encoding="utf-8")) for path in (home / "run" / "tokens").glob("train-*/facts.json"))
-        tokens, seconds = facts["tokens"], prepared - preparing
-        print(f"  {preparing - began:,.0f} s until the vocabulary was there, {tokens:,} tokens in {seconds:,.0f} s: {tokens / seconds:,.0f} a second")
-    return own
+    seconds = time.monotonic() - began
+    print(f"  {seconds:,.0f} s, memory {peak['own']:,.0f} MB, with files {peak['all']:,.0f} MB")
+    if ".train-*.partial" in times:
+        start, end = times[".train-*.partial"], times["train-*"]
+        (facts,) = tokens.glob("train-*/facts.json")
+        count = json.loads(facts.read_text(encoding="utf-8"))["tokens"]
+        print(f"  {start:,.0f} s until the vocabulary was there, {count:,} tokens in")
+        print(f"  {end - start:,.0f} s, {count / (end - start):,.0f} a second", flush=True)
+    return peak["own"]
 
 
 def resident(pid: int) -> dict[str, float]:
-    """What /proc tells of a process's memory, in millions of bytes."""
+    """Memory of a process of its own, and with pages of files, in millions of bytes."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:  # it has ended
         return {}
-    return {name: int(kilobytes) * 1024 / 1e6 for name, kilobytes in re.findall(r"^(RssAnon|RssShmem|VmHWM):\s+(\d+) kB", status, re.MULTILINE)}
+    found = re.findall(r"^(Rss\w+|VmHWM):\s+(\d+) kB", status, re.MULTILINE)
+    size = {name: int(kilobytes) * 1024 / 1e6 for name, kilobytes in found}
+    if not size:  # it is ending
+        return {}
+    return {"own": size["RssAnon"] + size["RssShmem"], "all": size["VmHWM"]}
 
 
 if __name__ == "__main__":

@@ -62,13 +62,15 @@ def test_many_chunks_are_written_as_one(tokenizer, tmp_path, monkeypatch):
 def test_its_identity_is_what_checkpoints_have_always_held(tokenizer, tmp_path):
     path = prepared(tmp_path, tokenizer)
     corpus = Corpus.of(examples(TEXTS, tokenizer, SHORT))
-    expected = checkpoint.digest(corpus.tokens.astype(np.int32).tobytes(), corpus.starts.astype(np.int64).tobytes())
-    assert tokens.identity(path) == expected
+    ids, starts = corpus.tokens.astype(np.int32), corpus.starts.astype(np.int64)
+    assert tokens.identity(path) == checkpoint.digest(ids.tobytes(), starts.tobytes())
 
 
 def test_every_process_takes_its_share_of_the_same_batches_from_the_cache(tokenizer, tmp_path):
     path, options = prepared(tmp_path, tokenizer), Train(batch_size=16)
-    whole, *shares = (list(islice(batched(tokens.load(path), options, 0, rank, world), 30)) for rank, world in ((0, 1), (0, 2), (1, 2)))
+    places = ((0, 1), (0, 2), (1, 2))
+    plans = [batched(tokens.load(path), options, 0, rank, world) for rank, world in places]
+    whole, *shares = (list(islice(plan, 30)) for plan in plans)
     for one, *parts in zip(whole, *shares, strict=True):
         numbers = [i for (part,) in parts for i in part.tensors["index"].tolist()]
         assert sorted(numbers) == one[0].tensors["index"].tolist()
@@ -192,10 +194,11 @@ def test_words_are_counted_in_pieces_as_in_one(corpus, tokenizer, monkeypatch):
 
 
 def peak_while_preparing(lines: int, folder: Path) -> int:
-    """Bytes of Python objects and arrays, at most, while texts are read and prepared and a batch of them is drawn."""
+    """Most bytes of Python objects and arrays while texts are read, prepared and batched."""
     folder.mkdir()
     words = np.random.default_rng(0).integers(10, 99, lines)
-    (folder / "text.txt").write_text("".join(f"{chr(97 + word % 26) * 150} {word}\n" for word in words), encoding="utf-8")
+    content = "".join(f"{chr(97 + word % 26) * 150} {word}\n" for word in words)
+    (folder / "text.txt").write_text(content, encoding="utf-8")
     options = Data(train=str(folder / "text.txt"))
     tokenizer = train_tokenizer(["10 20 30"], Vocabulary(min_count=1))
     open_texts(options)  # datasets writes its arrow file
@@ -213,8 +216,8 @@ def test_memory_grows_by_some_bytes_a_line_and_not_by_the_text(tmp_path, monkeyp
     monkeypatch.setattr(tokens, "CHUNK", 500)
     peak_while_preparing(500, tmp_path / "warm")
     few, many = 2_000, 12_000
-    grown = peak_while_preparing(many, tmp_path / "many") - peak_while_preparing(few, tmp_path / "few")
-    assert grown < 30 * (many - few)  # a list of these lines alone takes 200
+    peak = {lines: peak_while_preparing(lines, tmp_path / str(lines)) for lines in (many, few)}
+    assert peak[many] - peak[few] < 30 * (many - few)  # a list of these lines alone takes 200
 
 
 # --- a run
@@ -222,13 +225,13 @@ def test_memory_grows_by_some_bytes_a_line_and_not_by_the_text(tmp_path, monkeyp
 TINY = TextRun(
     data=Data(length=20),
     model=Model(embed_dim=8, width=16, depth=1, heads=2),
-    train=Train(steps=4, batch_size=8, warmup=2, precision="no", log_every=1, valid_every=4, save_every=2),
+    train=Train(steps=4, batch_size=8, warmup=2, precision="no", valid_every=4, save_every=2),
 )
 
 
 def run(folder: Path, text: Path, steps: int = 4, **options: bool) -> dict:
-    config = replace(TINY, run=str(folder), data=replace(TINY.data, train=str(text)), train=replace(TINY.train, steps=steps))
-    train(config, **options)
+    data, plan = replace(TINY.data, train=str(text)), replace(TINY.train, steps=steps)
+    train(replace(TINY, run=str(folder), data=data, train=plan), **options)
     return load_file(folder / "state" / f"step-{steps:08d}" / "model.safetensors")
 
 
@@ -263,5 +266,6 @@ def test_a_run_that_is_replaced_leaves_no_cache_of_the_text_before(tmp_path):
 def test_much_text_trains_in_little_memory() -> None:
     """Of 100 MB; with 2,000 it takes a quarter of an hour, and the bound is 1,500."""
     command = [sys.executable, "scripts/memory.py", "--megabytes", "100", "--bound", "600"]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=Path(__file__).parents[1])
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,8 +1,8 @@
-"""Token ids of texts on disk: prepared once, with a progress bar, and memory-mapped by every process of a run.
+"""Token ids of texts on disk: prepared once, memory-mapped by every process of a run.
 
-The name of a cache is a hash of the text, the tokenizer and the options that cut the text. A cache is used if its
-files have the SHA-256 of its manifest and its format is ours; otherwise it is made anew. Knows neither files of text
-nor the model.
+The name of a cache is a hash of the text, the tokenizer and the options that cut the text. A cache
+is used if its files have the SHA-256 of its manifest and its format is ours; otherwise it is made
+anew. Knows neither files of text nor the model.
 """
 
 import hashlib
@@ -33,7 +33,8 @@ T = TypeVar("T")
 
 FORMAT = 1
 FACTS = "facts.json"
-ARRAYS: dict[str, np.dtype[Any]] = {"tokens": np.dtype("<i4"), "starts": np.dtype("<i8"), "sizes": np.dtype("<i4")}
+INT, LONG = np.dtype("<i4"), np.dtype("<i8")  # little-endian wherever a folder is carried
+ARRAYS: dict[str, np.dtype[Any]] = {"tokens": INT, "starts": LONG, "sizes": INT}
 CHUNK = 10_000  # texts hashed, and examples written, at a time
 
 
@@ -98,7 +99,10 @@ def all_cores() -> Iterator[None]:
 
 
 def _key(texts: Iterable[str], tokenizer: Tokenizer, data: Data) -> str:
-    """Hash of all that decides the tokens: of the text itself, for files may change under old names and dates."""
+    """Hash of all that decides the tokens.
+
+    It is of the text itself, for files may change under old names and dates.
+    """
     options = [FORMAT, tokenizer.to_str(), data.length, data.pack]
     key = hashlib.sha256(json.dumps(options).encode())
     for some in _chunks(texts):
