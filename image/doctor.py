@@ -66,4 +66,4 @@ def _configuration(path: Path) -> Configuration:
     shape: dict[str, Any] = {"height": side, "image_width": side, "classes": [str(i) for i in range(classes)]}
     settings = ImageDiffusionConfig(**shape, **asdict(config.model))
     batch = _batch(config.train.batch_size, side, classes)
-    return Configuration(f"configs/{path.name}", config, partial(ImageDiffusion, settings), batch)
+    return Configuration(f"configs/{path.name}", config, partial(ImageDiffusion, settings), batch, len(batch["index"]), "images")

@@ -32,12 +32,14 @@ TOLERANCE = {"no": 2e-4, "bf16": 5e-2}  # relative, of the device's results to f
 
 
 class Configuration(NamedTuple):
-    """A configuration whose training can be timed: `batch` is a typical step's."""
+    """A configuration whose training can be timed: `batch` is a typical step's, of `size` units."""
 
     name: str
     config: Run
     model: Callable[[], PreTrainedModel]
     batch: dict[str, Tensor]
+    size: int
+    unit: str
     processes: int = 1  # that share the machine's cores
 
 
@@ -183,7 +185,8 @@ def _time(configuration: Configuration) -> str:
         seconds = _step_seconds(configuration, config, accelerator)
     finally:
         torch.set_num_threads(threads)
-    speed = f"{seconds:.2g} s a step"
+    rate = f"{configuration.size / seconds:,.0f} {configuration.unit}/s"
+    speed = f"{seconds:.2g} s a step, {rate}"
     if config.train.minutes:
         return f"{configuration.name}: {config.train.minutes:g} minutes, as it asks for ({speed})"
     return f"{configuration.name}: {config.train.steps:,} steps, about {_duration(config.train.steps * seconds)} ({speed})"

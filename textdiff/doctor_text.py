@@ -80,7 +80,8 @@ def _configuration(path: Path) -> Configuration:
         del options["family"], options["embedding_init"]
         return DiffusionLM(DiffusionLMConfig(vocab_size=vocab_size, length=config.data.length, **options))
 
-    batch = _batch(vocab_size, length, config.train.batch_size) | {}
+    batch = _batch(vocab_size, length, config.train.batch_size)
     if config.data.pack:
         batch["mask"].fill_(True)
-    return Configuration(f"configs/{path.name}", config, model, batch, 2 if path.stem == "text_demo" else 1)
+    size, processes = int(batch["mask"].sum()), 2 if path.stem == "text_demo" else 1
+    return Configuration(f"configs/{path.name}", config, model, batch, size, "tokens", processes)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -33,6 +34,8 @@ from textdiff.processes import Place, from_main_process
 from textdiff.trainer import Trainer
 
 log = logging.getLogger("textdiff")
+
+PATIENCE = timedelta(hours=24)  # for the main process, which may prepare much text while the others wait
 
 M = TypeVar("M", bound=PreTrainedModel)
 R = TypeVar("R", bound=Run)
@@ -61,7 +64,8 @@ class Work(Generic[M]):
 def new_accelerator(config: R, *, resume: bool = False) -> tuple[Accelerator, R]:
     """The accelerator, and the configuration with the precision that was chosen. A resumed run keeps its own, unless asked for another."""
     config = _own_sharding(config)
-    state = PartialState(cpu=not is_accelerated())  # by name, or accelerate would not see that there are several processes on a CPU
+    # the CPU by name, or accelerate would not see that there are several processes on one
+    state = PartialState(cpu=not is_accelerated(), timeout=PATIENCE)
     asked = config.train.precision
     if asked == "auto" and resume and (Path(config.run) / "config.yaml").exists():
         asked = saved_config(config.run, type(config))[1].train.precision
