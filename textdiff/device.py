@@ -19,6 +19,7 @@ from textdiff.config import Precision
 
 log = logging.getLogger("textdiff")
 
+RACE = 0.1  # seconds of matrix products, of which the best counts: others may be at work on the machine
 GAIN = 1.25  # how much faster bf16 products must be to pay for the conversions between them
 
 
@@ -151,13 +152,15 @@ def emulation_factor(device: torch.device) -> float:
 
 @cache
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of the best of a few products as a transformer has them (rows x width x 4 width)."""
+    """FLOP/s of the best of some products as a transformer has them (rows x width x 4 width)."""
     width, rows = (256, 512) if device.type == "cpu" else (2048, 8192)
     columns = 4 * width
     a = torch.ones(rows, width, dtype=dtype, device=device)
     b = torch.ones(width, columns, dtype=dtype, device=device)
-    seconds = min(timed(lambda: a @ b, device) for _ in range(5))
-    return 2 * rows * width * columns / seconds
+    seconds: list[float] = []
+    while len(seconds) < 3 or sum(seconds) < RACE:
+        seconds.append(timed(lambda: a @ b, device))
+    return 2 * rows * width * columns / min(seconds)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
