@@ -6,11 +6,8 @@ a text of the user's, for each of several budgets; `textdiff evaluate` judges ev
 
 import importlib.util
 import json
-import os
-import platform
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from textdiff.device import machine_name, own_device
 from textdiff.folder import load_config
 from textdiff.parser import hush_libraries
 
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 MINUTES = {"grammar": [0.5, 1.0, 2.0], "text": [2.0, 5.0, 10.0]}
 
 NOTES = """\
@@ -96,7 +94,7 @@ def quality(
     check_all(source, asked, samples)
     chosen = list(subjects(source, {"grammar": grammar, "text": text}, minutes, reference_minutes))
     judging = Judging(samples, steps, recipe_steps)
-    with tqdm(total=sum(map(expected, chosen)), unit="s", smoothing=0, dynamic_ncols=True) as bar:
+    with tqdm(total=sum(map(expected, chosen)), unit="s", smoothing=0, dynamic_ncols=True, bar_format=BAR) as bar:
         rungs = [rung for subject in chosen for rung in climbed(subject, judging, Path(out), bar)]
     report(rungs, {subject.name: goals.of(subject.name) for subject in chosen}, Path(out))
 
@@ -139,15 +137,15 @@ def subjects(
 def report(rungs: list[Rung], goals: dict[str, list[Goal]], out: Path) -> None:
     """Prints the tables, and writes quality.json and quality.png."""
     computer = machine()
-    print(f"{computer['processor']}; {computer['device']}; torch {computer['torch']}\n")
+    print(f"{computer['device']}, torch {computer['torch']}\n")
     print(*rungs_table(rungs), "", sep="\n")
     times = {name: minutes_to_goals(rungs, name, wanted) for name, wanted in goals.items()}
     for name, rows in times.items():
         if not rows:  # nothing is asked
             continue
-        print(f"{name + ', minutes to':36}" + "".join(f"{model:>16}" for model in rows[0].by_model))
+        print(f"{name + ', minutes to':36}" + "".join(f"{model:>24}" for model in rows[0].by_model))
         for row in rows:
-            print(f"{row.goal.text:36}" + "".join(f"{t.text:>16}" for t in row.by_model.values()))
+            print(f"{row.goal.text:36}" + "".join(f"{t.text:>24}" for t in row.by_model.values()))
         print()
     print(NOTES)
     figures = {
@@ -161,13 +159,7 @@ def report(rungs: list[Rung], goals: dict[str, list[Goal]], out: Path) -> None:
 
 
 def machine() -> dict[str, str]:
-    name = platform.processor()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if "model name" in line), name)
-    processor = f"{name or platform.machine()}, {os.cpu_count()} cores"
     return {
-        "processor": processor,
         "device": machine_name(own_device()),
         "torch": torch.__version__,
     }
