@@ -269,3 +269,10 @@ def test_much_text_trains_in_little_memory() -> None:
     root = Path(__file__).parents[1]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pruning_deletes_nothing_but_caches(tmp_path):
+    for name in ("my-notes", "train-0123456789abcdef", "valid-0123456789abcdef"):
+        (tmp_path / name).mkdir()
+    tokens.prune(tmp_path, [tmp_path / "valid-0123456789abcdef"])
+    assert {path.name for path in tmp_path.iterdir()} == {"my-notes", "valid-0123456789abcdef"}

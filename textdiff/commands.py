@@ -93,12 +93,12 @@ def evaluate(options: Namespace) -> None:
 def doctor(options: Namespace) -> None:
     hush_libraries()
     logging.getLogger("textdiff").setLevel(logging.WARNING)  # the report says what was chosen
-    from textdiff.doctor import examine
+    from textdiff.doctor import CheckFailed, examine
 
     try:
         for line in examine():
             print(line, flush=True)
-    except RuntimeError as error:
+    except CheckFailed as error:  # of all else a bug report needs the traceback
         raise InputError(str(error)) from error
 
 

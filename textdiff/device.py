@@ -138,7 +138,8 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "xpu":
         return bool(torch.xpu.is_bf16_supported())
     if device.type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+        return bool(supported and supported())  # builds without oneDNN lack it
     return device.type == "mps"  # of other accelerators nothing is known
 
 

@@ -31,6 +31,10 @@ GROUP = "textdiff.doctor"
 TOLERANCE = {"no": 2e-4, "bf16": 5e-2}  # relative, of the device's results to float64's on the CPU
 
 
+class CheckFailed(Exception):
+    """The machine computes wrong results, or there is nothing to check."""
+
+
 class Configuration(NamedTuple):
     """A configuration whose training can be timed: `batch` is a typical step's, of `size` units."""
 
@@ -61,14 +65,14 @@ class Subject(NamedTuple):
 
 
 def examine() -> Iterator[str]:
-    """The report, line by line. Raises RuntimeError at the end if a check failed, or if there is nothing to check."""
+    """The report, line by line. Raises CheckFailed at the end if a check failed, or if there is nothing to check."""
     device = devices.own_device()
     yield from _software()
     yield from _machine(device)
     precision = devices.choose_precision("auto", device)
     subjects = [entry.load()() for entry in entry_points(group=GROUP)]
     if not subjects:
-        raise RuntimeError("nothing to check is installed: pip install -e . -c constraints.txt")
+        raise CheckFailed("nothing to check is installed: pip install -e . -c constraints.txt")
     yield f"checks on {device.type}, precision {precision}, against float64 on the CPU"
     failed = []
     for subject in subjects:
@@ -81,7 +85,7 @@ def examine() -> Iterator[str]:
     for configuration in (c for subject in subjects for c in subject.configurations()):
         yield "  " + _time(configuration)
     if failed:
-        raise RuntimeError(f"this machine computes wrong results: {'; '.join(failed)}")
+        raise CheckFailed(f"this machine computes wrong results: {'; '.join(failed)}")
 
 
 def _software() -> Iterator[str]:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any, Generic, TypeVar
 
 import yaml
@@ -27,7 +28,7 @@ from transformers import PreTrainedModel
 from textdiff.batches import MicroBatch
 from textdiff.checkpoint import telling, write_whole
 from textdiff.config import InputError, Run
-from textdiff.device import choose_precision, is_accelerated, own_device, set_threads
+from textdiff.device import choose_precision, compiles, is_accelerated, own_device, set_threads
 from textdiff.folder import saved_config
 from textdiff.journal import Journal, Seen, Signals
 from textdiff.processes import Place, from_main_process
@@ -180,10 +181,10 @@ def _timed(work: Work[M], config: Any, accelerator: Accelerator, trial: int = 24
     """With `train.steps` such that the run takes `train.minutes` on this machine, by a short trial with a copy of the model."""
     steps = Trainer(copy.deepcopy(work.model), config.train, Path(config.run) / "state", accelerator).train(work.batches(0))
     next(steps)  # slower than the others
-    began = time.perf_counter()
-    for _ in islice(steps, trial):
-        pass
-    each = (time.perf_counter() - began) / trial
+    marks = [time.perf_counter(), *(time.perf_counter() for _ in islice(steps, trial))]
+    seconds = [after - before for before, after in pairwise(marks)]
+    # a few steps of a compiled model are slow, for its other lengths are compiled then
+    each = median(seconds) if compiles(config.train.compile, accelerator.device) else fmean(seconds)
     accelerator.free_memory()
     (number,) = broadcast_object_list([max(1, round(60 * config.train.minutes / each))])
     if accelerator.is_main_process:

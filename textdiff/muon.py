@@ -1,6 +1,6 @@
 """Muon: momentum whose every matrix is replaced by a nearly orthogonal one before it is applied.
 
-The update rule, defaults and state are those of `torch.optim.Muon`, so checkpoints of either serve
+The update rule and state are those of `torch.optim.Muon`, so checkpoints of either serve
 the other. Ours orthogonalizes many matrices at once, and in float32 where bf16 does not pay.
 """
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -80,7 +81,7 @@ def identity(path: Path) -> str:
 def prune(folder: Path, keep: Collection[Path]) -> None:
     """Deletes the caches in `folder` of other texts or tokenizers."""
     for path in folder.glob("*-*"):
-        if path not in keep:
+        if path not in keep and re.fullmatch(r"(train|valid)-[0-9a-f]{16}", path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 
