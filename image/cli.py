@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from image.config import Evaluation, ImageRun, Sampling
 from textdiff.config import InputError, check
 from textdiff.folder import check_folder
 from textdiff.parser import Commands, Parser, add_train_options, command_line, hush_libraries
-from textdiff.processes import everyones, place
+from textdiff.processes import everyones, from_main_process, place
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -166,9 +166,11 @@ def _shaped(model: "ImageDiffusion", image: "Image", channels: int | None = None
 
 def _drawn(model: "ImageDiffusion", task: "Task", options: Namespace) -> "tuple[Tensor, list[Tensor]]":
     """All images, and the first batch's after every step."""
-    from image.generate import finished, generate, watched
+    from image.generate import finished, generate, precision_for, watched
 
     sampling, where = Sampling(**{field.name: options[field.name] for field in fields(Sampling)}), place()
+    precision = from_main_process(lambda: precision_for(model, sampling.precision), where)
+    sampling = replace(sampling, precision=precision)
     drafts = list(everyones(watched(generate(model, task, sampling, where), options.n, sampling), where))
     return finished(drafts), [draft.pixels for draft in drafts if int(draft.rows[0]) == 0]
 

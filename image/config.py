@@ -92,6 +92,11 @@ class ImageRun:
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=lambda: Train(optimizer="adamw", lr=1e-3))
 
+    @property
+    def width(self) -> int:
+        """Width of the network's matrix products: of its 3x3 convolutions at full resolution."""
+        return 9 * self.model.width
+
 
 @dataclass(frozen=True)
 class Sampling:

@@ -6,25 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from image.config import Data, ImageRun, Model
+from image.config import ImageRun
 from image.model import ImageDiffusion, ImageDiffusionConfig, scaled
-from textdiff.config import Train
 from textdiff.counter import sample_keys, sample_noise
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.schedule import grid
 from textdiff.doctor import Configuration, Subject
+from textdiff.folder import load_options
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 # height, which is the width, and number of classes of the images that each configuration trains on
 IMAGES = {"image_digits": (8, 10), "image_dots": (16, 0), "image_mnist": (28, 10)}
 
 
 def subject() -> Subject:
-    return Subject("images", _small, _batch(8, 8, 10), _sample, _configurations)
+    return Subject("images", _small, _batch(8, 8, 10), _sample, tuple(IMAGES), _configuration)
 
 
 def _small() -> PreTrainedModel:
@@ -53,15 +51,8 @@ def _sample(model: Any, device: torch.device, precision: str) -> Tensor:
         return next(SAMPLERS["ddpm"](denoise, x, logsnrs, generator=noise)).x0
 
 
-def _configurations() -> list[Configuration]:
-    paths = [CONFIGS / f"{name}.yaml" for name in IMAGES]
-    return [_configuration(path) for path in paths if path.exists()]
-
-
 def _configuration(path: Path) -> Configuration:
-    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-    train = Train(**{"optimizer": "adamw", "lr": 1e-3} | saved.get("train", {}))
-    config = ImageRun(data=Data(**saved.get("data", {})), model=Model(**saved["model"]), train=train)
+    config = load_options(path, ImageRun)
     side, classes = IMAGES[path.stem]
     shape: dict[str, Any] = {"height": side, "image_width": side, "classes": [str(i) for i in range(classes)]}
     settings = ImageDiffusionConfig(**shape, **asdict(config.model))

@@ -6,6 +6,7 @@ Sampling, editing, inpainting and interpolating differ only in the task, as in t
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from image.config import Sampling
 from image.model import ImageDiffusion, quantized, scaled
-from textdiff.config import InputError, check
+from textdiff.config import InputError, Precision, check
 from textdiff.counter import sample_keys, sample_noise
 from textdiff.device import choose_precision
 from textdiff.diffusion.gaussian import diffuse
@@ -96,7 +97,7 @@ def generate(model: ImageDiffusion, task: Task, options: Sampling, where: Place 
     """Drafts of all images, or of this process's share, a batch after the other, a step after the other. Image i depends on its key and its
     task alone."""
     device = model.device
-    precision = choose_precision(options.precision, device)
+    precision = precision_for(model, options.precision)
     times = torch.linspace(task.strength, 0, max(1, math.ceil(options.steps * task.strength)) + 1, dtype=torch.float64)
     logsnrs = model.schedule()(times).float().unique_consecutive()
     steps = len(logsnrs) - 1
@@ -113,6 +114,11 @@ def generate(model: ImageDiffusion, task: Task, options: Sampling, where: Place 
             denoise = infilled(denoise, clean, task.known[rows].to(device))
         for step in SAMPLERS[options.sampler](denoise, x, logsnrs, generator=noise):
             yield Draft(rows, step.index, steps, quantized(step.x0).cpu())
+
+
+def precision_for(model: ImageDiffusion, asked: Precision) -> Literal["bf16", "no"]:
+    """The precision to sample in, on the model's device; a 3x3 convolution sums over 9 places."""
+    return choose_precision(asked, model.device, 9 * model.config.width)
 
 
 def finished(drafts: Iterable[Draft]) -> UInt8[Tensor, "n c h w"]:

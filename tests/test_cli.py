@@ -287,6 +287,17 @@ def test_a_misspelt_key_of_a_config_file_is_named(tmp_path: Path, capsys: pytest
     assert "train.steps" in refusal(capsys, "train", "--config", str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("train:\n  precision: no\n", "put it in quotes"), ("model: 5\n", "model"), ("train:\n", "train"), ("just words\n", "config")],
+)
+def test_a_config_file_of_the_wrong_shape_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, part: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert part in refusal(capsys, "train", "--config", str(path), "--run", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_truncated_model_is_refused(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (Path(run) / "model").iterdir():
         data = path.read_bytes()

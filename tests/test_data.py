@@ -165,6 +165,6 @@ def test_batches_of_a_compiled_step_have_few_lengths_and_the_same_words(corpus):
 
 
 @pytest.mark.parametrize("length", [2, 24, 64, 100, 512])
-def test_a_compiled_step_has_at_most_eight_lengths(length):
+def test_a_compiled_step_has_at_most_four_lengths(length):
     multiple = padding_multiple(length)
-    assert len({-(-size // multiple) for size in range(1, length + 1)}) <= 8
+    assert len({-(-size // multiple) for size in range(1, length + 1)}) <= 4

@@ -15,7 +15,7 @@ def quick(monkeypatch):
     class Entry:
         @staticmethod
         def load():
-            return lambda: subject()._replace(configurations=lambda: subject().configurations()[:1])
+            return lambda: subject()._replace(configurations=("text_demo",))
 
     monkeypatch.setattr(doctor, "entry_points", lambda group: [Entry])
 
@@ -33,7 +33,7 @@ def test_a_machine_that_computes_wrong_results_is_found(quick, capsys, monkeypat
         return layers.exact(x) * (1.5 if x.dtype == torch.float32 else 1)
 
     monkeypatch.setattr("textdiff.transformer.rotate", broken)
-    monkeypatch.setattr(doctor.devices, "best_precision", lambda _: doctor.devices.Choice("no", "a test"))
+    monkeypatch.setattr(doctor.devices, "best_precision", lambda *_: doctor.devices.Choice("no", "a test"))
     doctor.devices.choose_precision.cache_clear()
     with pytest.raises(SystemExit) as end:
         main(["doctor"])
@@ -50,5 +50,6 @@ def test_every_kind_of_model_is_examined():
 
 
 def test_every_configuration_is_timed():
-    found = {c.name for entry in doctor.entry_points(group=doctor.GROUP) for c in entry.load()().configurations()}
+    subjects = [entry.load()() for entry in doctor.entry_points(group=doctor.GROUP)]
+    found = {subject.configuration(path).name for subject in subjects for path in doctor._found(subject)}
     assert found == {f"configs/{path.name}" for path in doctor.Path("configs").glob("*.yaml")}

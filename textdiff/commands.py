@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from textdiff.config import Evaluation, InputError, Sampling, TextRun, check
 from textdiff.folder import check_folder
 from textdiff.parser import hush_libraries
-from textdiff.processes import everyones, place
+from textdiff.processes import everyones, from_main_process, place
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -127,9 +127,11 @@ def _watched(options: Namespace, model: "DiffusionLM | Autoregressive", tokenize
     """Drafts, with a progress bar, or with all of them, on standard error."""
     from tqdm import tqdm
 
-    from textdiff.generate import generate
+    from textdiff.generate import generate, precision_for
 
     sampling, where = Sampling(**{field.name: options[field.name] for field in fields(Sampling)}), place()
+    precision = from_main_process(lambda: precision_for(model, sampling.precision), where)
+    sampling = replace(sampling, precision=precision)
     with tqdm(total=0, unit="step", disable=options.show_steps or where.rank > 0 or None, leave=False) as bar:
         for draft in everyones(generate(model, tokenizer, task, sampling, where), where):
             bar.total = draft.steps * -(-options.n // (options.batch_size * where.world))

@@ -206,6 +206,8 @@ class Run(Protocol):
     def run(self) -> str: ...
     @property
     def train(self) -> Train: ...
+    @property
+    def width(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -329,3 +331,8 @@ class TextRun:
     tokenizer: Vocabulary = field(default_factory=Vocabulary)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
+
+    @property
+    def width(self) -> int:
+        """Width of the network's matrix products."""
+        return self.model.width

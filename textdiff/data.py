@@ -106,8 +106,11 @@ def _blocks(encoded: Iterable[list[int]], length: int) -> Iterator[list[int]]:
 
 
 def padding_multiple(length: int) -> int:
-    """Pads batches of a compiled step to one of at most eight lengths, for each length is compiled anew."""
-    return 8 * math.ceil(length / 64)
+    """Pads batches of a compiled step to at most four lengths, for each is compiled anew.
+
+    torch compiles for at most eight shapes, and the parts of a batch may differ by one example.
+    """
+    return 8 * math.ceil(length / 32)
 
 
 def collate(rows: list[np.ndarray], numbers: np.ndarray, multiple: int = 1) -> dict[str, torch.Tensor]:

@@ -3,12 +3,14 @@
 Everything here is a question about a `torch.device`; nothing here knows a model.
 """
 
+import importlib.util
 import logging
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,8 +21,9 @@ from textdiff.config import Precision
 
 log = logging.getLogger("textdiff")
 
-RACE = 0.1  # seconds of matrix products, of which the best counts: others may be at work on the machine
-GAIN = 1.25  # how much faster bf16 products must be to pay for the conversions between them
+RACE = 0.1  # seconds of a measurement, of which the best run counts: others may be at work
+GAIN = 2.0  # how much faster a linear layer must be in bf16, for a training step to be faster at all
+WIDTH = 256  # of the layers of a typical model
 
 
 class Choice(NamedTuple):
@@ -61,7 +64,7 @@ def machine_name(device: torch.device) -> str:
 
 
 def _cpu_name() -> str:
-    """The processor's model, which Linux tells in a file of its own."""
+    """Model name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -70,21 +73,23 @@ def _cpu_name() -> str:
     return next(models, platform.processor() or platform.machine())
 
 
-def set_threads(processes: int) -> None:
-    """Uses all cores of a CPU where `accelerate launch` has set one thread a process unasked.
+def set_threads() -> None:
+    """Shares the cores of a CPU among the processes of a launcher that gave each one thread.
 
-    It does so whatever the machine has; a user's own OMP_NUM_THREADS is left alone.
+    `accelerate launch` and torchrun do so unasked; a user's own OMP_NUM_THREADS is left alone.
     """
-    unasked = os.environ.get("OMP_NUM_THREADS") == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ
-    if is_accelerated() or not unasked or _asked_for_threads(os.getppid()):
+    launched = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
+    one_thread = os.environ.get("OMP_NUM_THREADS") == "1"
+    if is_accelerated() or not (launched and one_thread) or _user_set_threads(os.getppid()):
         return
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    threads = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(threads)
     log.info("on the CPU with %d threads a process", threads)
 
 
-def _asked_for_threads(launcher: int) -> bool:
-    """Whether whoever started `accelerate launch` chose a number of threads."""
+def _user_set_threads(launcher: int) -> bool:
+    """Whether the user chose the number of threads when starting the launcher."""
     try:
         parent = psutil.Process(launcher)
         options = [word.replace("-", "_") for word in parent.cmdline()]
@@ -97,15 +102,15 @@ def _asked_for_threads(launcher: int) -> bool:
 
 
 @cache
-def choose_precision(asked: Precision, device: torch.device) -> Literal["bf16", "no"]:
+def choose_precision(asked: Precision, device: torch.device, width: int = WIDTH) -> Literal["bf16", "no"]:
     """The precision to compute in. Logs once, in one line, what was chosen and why.
 
     `auto` is bf16 where the device computes it natively and, on a CPU, where a short race of
-    matrix products says that it pays; else float32. An explicit choice is obeyed, with a warning
-    where bf16 is emulated.
+    linear layers of the model's width says that it pays; else float32. An explicit choice is
+    obeyed, with a warning where bf16 is emulated.
     """
     if asked == "auto":
-        chosen, reason = best_precision(device)
+        chosen, reason = best_precision(device, width)
         log.info("precision %s on %s: %s", chosen, machine_name(device), reason)
         return chosen
     if asked == "bf16" and (factor := emulation_factor(device)) > 1:
@@ -118,7 +123,7 @@ def choose_precision(asked: Precision, device: torch.device) -> Literal["bf16", 
 
 
 @cache
-def best_precision(device: torch.device) -> Choice:
+def best_precision(device: torch.device, width: int = WIDTH) -> Choice:
     """bf16 where it is native and pays, else float32."""
     if device.type == "mps":
         return Choice("no", "bf16 gains nothing there")
@@ -126,8 +131,37 @@ def best_precision(device: torch.device) -> Choice:
         return Choice("no", "it has no native bf16")
     if device.type != "cpu":
         return Choice("bf16", "bf16 is native")
-    gain = matmul_rate(torch.bfloat16, device) / matmul_rate(torch.float32, device)
-    return Choice("bf16" if gain >= GAIN else "no", f"bf16 products are {gain:.1f} times as fast")
+    gain = bf16_gain(device, width)
+    reason = f"linear layers of width {width} are {gain:.1f} times as fast in bf16"
+    return Choice("bf16" if gain >= GAIN else "no", reason)
+
+
+@cache
+def bf16_gain(device: torch.device, width: int) -> float:
+    """How many times as fast a linear layer is under bf16 autocast, forwards and backwards."""
+    layer = torch.nn.Linear(width, 4 * width, dtype=torch.float32, device=device)
+    x = torch.ones(8 * WIDTH, width, dtype=torch.float32, device=device, requires_grad=True)
+
+    def step(precision: str) -> None:
+        with autocast(device, precision):
+            y = layer(x)
+        y.sum().backward()
+
+    with torch.enable_grad():
+        return _best_seconds(partial(step, "no"), device) / _best_seconds(partial(step, "bf16"), device)
+
+
+def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
+    work()  # the first run is slower than the others
+    seconds: list[float] = []
+    while len(seconds) < 3 or sum(seconds) < RACE:
+        seconds.append(timed(work, device))
+    return min(seconds)
+
+
+def matmul_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type in which matrix products are fast: bfloat16 if chosen and not emulated."""
+    return torch.bfloat16 if precision == "bf16" and has_native_bf16(device) else torch.float32
 
 
 @cache
@@ -158,10 +192,7 @@ def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     columns = 4 * width
     a = torch.ones(rows, width, dtype=dtype, device=device)
     b = torch.ones(width, columns, dtype=dtype, device=device)
-    seconds: list[float] = []
-    while len(seconds) < 3 or sum(seconds) < RACE:
-        seconds.append(timed(lambda: a @ b, device))
-    return 2 * rows * width * columns / min(seconds)
+    return 2 * rows * width * columns / _best_seconds(lambda: a @ b, device)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -204,8 +235,27 @@ def wants_static_shapes(device: torch.device) -> bool:
 
 
 def compiles(asked: Literal["auto"] | bool, device: torch.device) -> bool:
-    """Whether the training step is compiled; `auto`: on CUDA, where it pays."""
-    return device.type == "cuda" if asked == "auto" else asked
+    """Whether the training step is compiled; `auto`: on CUDA, if all that it needs is there."""
+    return device.type == "cuda" and not compile_lacks(device) if asked == "auto" else asked
+
+
+@cache
+def compile_lacks(device: torch.device) -> str | None:
+    """What torch.compile lacks on a CUDA device; None where it lacks nothing, or is not wanted."""
+    if device.type != "cuda":
+        return None
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    if torch.cuda.get_device_capability(device) < (7, 0):
+        return "a GPU of compute capability 7.0 or more"
+    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "a C compiler"
+    return None
+
+
+def pins_memory(device: torch.device) -> bool:
+    """Whether batches go to the device through pinned memory."""
+    return device.type == "cuda"
 
 
 def has_exact_int64(device: torch.device) -> bool:

@@ -28,6 +28,7 @@ from textdiff.pretrained import load_pretrained
 from textdiff.trainer import Trainer
 
 GROUP = "textdiff.doctor"
+CONFIGS = Path(__file__).parents[1] / "configs"
 TOLERANCE = {"no": 2e-4, "bf16": 5e-2}  # relative, of the device's results to float64's on the CPU
 
 
@@ -54,14 +55,16 @@ class Subject(NamedTuple):
         small: a small model, the same at every call.
         batch: of its training.
         sample: x0 after one sampler step, from (model, device, precision).
-        configurations: those that are found beside the package.
+        configurations: names of the files in configs/ whose training is timed.
+        configuration: reads one of them.
     """
 
     name: str
     small: Callable[[], PreTrainedModel]
     batch: dict[str, Tensor]
     sample: Callable[[Any, torch.device, str], Tensor]
-    configurations: Callable[[], list[Configuration]]
+    configurations: tuple[str, ...]
+    configuration: Callable[[Path], Configuration]
 
 
 def examine() -> Iterator[str]:
@@ -82,8 +85,8 @@ def examine() -> Iterator[str]:
             verdict = "ok" if good else "FAILED"
             yield f"  {verdict:6}  {subject.name}: {what}, error {error:.1e} (at most {limit:g})"
     yield "training times on this machine, from a few steps of each configuration"
-    for configuration in (c for subject in subjects for c in subject.configurations()):
-        yield "  " + _time(configuration)
+    for subject in subjects:
+        yield from (f"  {_time(subject.configuration(path))}" for path in _found(subject))
     if failed:
         raise CheckFailed(f"this machine computes wrong results: {'; '.join(failed)}")
 
@@ -103,7 +106,7 @@ def _version(name: str) -> str | None:
 
 
 def _extras() -> dict[str, list[str]]:
-    """What each extra lacks."""
+    """Missing packages of each extra."""
     lacking: dict[str, list[str]] = {}
     for line in (requires("textdiff") or []) if _version("textdiff") else []:
         requirement = Requirement(line)
@@ -125,6 +128,8 @@ def _machine(device: torch.device) -> Iterator[str]:
     yield f"precision: {chosen} ({reason})"
     attention = "torch's fused kernel" if devices.has_fused_attention(device) else "written out"
     compiled = "on" if devices.compiles("auto", device) else "off"
+    if lacking := devices.compile_lacks(device):
+        compiled += f", for it lacks {lacking}"
     yield f"attention: {attention}; torch.compile: {compiled}; random keys: " + ("on the device" if devices.has_exact_int64(device) else "on the CPU")
 
 
@@ -143,7 +148,7 @@ def _checks(subject: Subject, device: torch.device, precision: str) -> Iterator[
     yield "gradient of a training step", _error(found[1], wanted[1]), 2 * TOLERANCE[precision]
     sample = subject.sample(model.eval(), device, precision)
     yield "sampling step", _error(sample, drawn), TOLERANCE[precision]
-    with tempfile.TemporaryDirectory(prefix="textdiff-doctor-") as folder:
+    with tempfile.TemporaryDirectory(prefix="textdiff-doctor-", ignore_cleanup_errors=True) as folder:
         model.save_pretrained(folder)
         again, _ = load_pretrained(folder, (type(model),), ("config.json",))
         yield "saved and loaded", _error(subject.sample(again, device, precision), sample), 0.0
@@ -161,7 +166,7 @@ def _training_step(model: PreTrainedModel, batch: dict[str, Tensor], device: tor
 
 
 def _error(found: Tensor, wanted: Tensor) -> float:
-    """Relative, in the Euclidean norm; infinite for what is not finite."""
+    """Relative error in the Euclidean norm; infinite if it is not finite."""
     found, wanted = found.detach().cpu().double(), wanted.detach().cpu().double()
     error = float((found - wanted).norm() / wanted.norm())
     return error if math.isfinite(error) else math.inf
@@ -178,6 +183,12 @@ def _in_float64() -> Iterator[None]:
 
 
 # --- times
+
+
+def _found(subject: Subject) -> list[Path]:
+    """The subject's configurations, where they lie beside the package."""
+    paths = [CONFIGS / f"{name}.yaml" for name in subject.configurations]
+    return [path for path in paths if path.exists()]
 
 
 def _time(configuration: Configuration) -> str:

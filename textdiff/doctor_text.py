@@ -5,20 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from textdiff.config import Data, Model, TextRun, Train, Vocabulary
+from textdiff.config import TextRun
 from textdiff.counter import sample_keys, sample_noise
 from textdiff.device import autocast
 from textdiff.diffusion.gaussian import Prediction
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.schedule import grid
 from textdiff.doctor import Configuration, Subject
+from textdiff.folder import load_options
 from textdiff.lm import DiffusionLM, DiffusionLMConfig
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 # vocabulary and mean length, in tokens, of the text that each configuration trains on
 TEXTS = {
     "text_demo": (60, 10),
@@ -29,7 +28,8 @@ TEXTS = {
 
 
 def subject() -> Subject:
-    return Subject("text", _small, _batch(vocab_size=50, length=12, n=8), _sample, _configurations)
+    batch = _batch(vocab_size=50, length=12, n=8)
+    return Subject("text", _small, batch, _sample, tuple(TEXTS), _configuration)
 
 
 def _small() -> PreTrainedModel:
@@ -64,15 +64,8 @@ def _sample(model: Any, device: torch.device, precision: str) -> Tensor:
         return next(SAMPLERS["ddpm"](denoise, x, logsnrs, generator=noise)).x0
 
 
-def _configurations() -> list[Configuration]:
-    paths = [CONFIGS / f"{name}.yaml" for name in TEXTS]
-    return [_configuration(path) for path in paths if path.exists()]
-
-
 def _configuration(path: Path) -> Configuration:
-    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-    kinds = {"data": Data, "tokenizer": Vocabulary, "model": Model, "train": Train}
-    config = TextRun(**{part: kind(**saved.get(part, {})) for part, kind in kinds.items()})
+    config = load_options(path, TextRun)
     vocab_size, length = TEXTS[path.stem]
 
     def model() -> PreTrainedModel:

@@ -27,9 +27,8 @@ from textdiff.baselines import Bigram, Unigram, autoregressive, diffusion_lm, sh
 from textdiff.checkpoint import digest
 from textdiff.config import Data, Evaluation, InputError, TextRun, Train
 from textdiff.data import examples
-from textdiff.device import choose_precision
 from textdiff.folder import saved_config
-from textdiff.generate import Draft, finished, from_noise, generate, load, temperature_and_guidance
+from textdiff.generate import Draft, finished, from_noise, generate, load, precision_for, temperature_and_guidance
 from textdiff.lm import DiffusionLM
 from textdiff.metrics import Sentence
 from textdiff.report import Judge, Row, report, write
@@ -162,7 +161,7 @@ def _weight_deciding(train: Train) -> dict[str, Any]:
 def _written(name: str, model: DiffusionLM | Autoregressive, judge: Judge, n: int, options: Evaluation) -> Iterator[Row]:
     """A row for each number of steps; an autoregressive model has but one."""
     nats, ode = _nats(name, model, judge.scored, options)
-    precision = choose_precision(options.precision, model.device)
+    precision = precision_for(model, options.precision)
     numbers = options.numbers_of_steps[: 1 if isinstance(model, Autoregressive) else None]
     for steps in numbers:
         label = name if len(numbers) == 1 else f"{name}, {steps} steps"

@@ -59,6 +59,13 @@ def load_config(path: Path, kind: type[T]) -> T:
 
     Raises InputError, with the file and the key, for an unknown option or an impossible value.
     """
+    if not {"run", "data", "model", "train"} <= _read(path).keys():
+        raise InputError(f"{path} is not the configuration of a run")
+    return load_options(path, kind)
+
+
+def load_options(path: Path, kind: type[T]) -> T:
+    """Reads a configuration that names a few options only. Raises InputError as `load_config`."""
     saved, parser = _read(path), _ConfigParser()
     parser.add_class_arguments(kind)
     _check_names(path, saved, [action.dest for action in parser._actions])
@@ -89,13 +96,13 @@ def _check_names(path: Path, saved: dict[str, Any], options: list[str]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A run's config.yaml. Raises InputError if it is none."""
+    """Reads a YAML file of options. Raises InputError if it is none."""
     try:
         saved = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(saved, dict) or not {"run", "data", "model", "train"} <= saved.keys():
+    if not isinstance(saved, dict):
         raise InputError(f"{path} is not the configuration of a run")
     return saved

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from textdiff.autoregressive import Autoregressive
-from textdiff.config import InputError, Sampling
+from textdiff.config import InputError, Precision, Sampling
 from textdiff.counter import sample_keys, sample_noise, uniform
 from textdiff.device import autocast, choose_precision
 from textdiff.diffusion.gaussian import Denoiser, Prediction, diffuse, from_x0
@@ -117,7 +118,7 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
         yield from _left_to_right(model, tokenizer, task, options, share)
         return
     device = model.device
-    options = replace(options, precision=choose_precision(options.precision, device))
+    options = replace(options, precision=precision_for(model, options.precision))
     times = torch.linspace(task.strength, 0, max(1, math.ceil(options.steps * task.strength)) + 1, dtype=torch.float64)
     logsnrs = model.schedule()(times).float().unique_consecutive()
     steps = len(logsnrs) - 1
@@ -138,6 +139,11 @@ def generate(model: DiffusionLM | Autoregressive, tokenizer: Tokenizer, task: Ta
         for step in SAMPLERS[options.sampler](denoise, x, logsnrs, generator=noise):
             words = model.rounding(step.x0).masked_fill(banned, -torch.inf).argmax(-1)
             yield Draft(rows, step.index, steps, torch.where(known, ids, words).cpu(), real)
+
+
+def precision_for(model: DiffusionLM | Autoregressive, asked: Precision) -> Literal["bf16", "no"]:
+    """The precision to sample in, on the model's device."""
+    return choose_precision(asked, model.device, model.config.width)
 
 
 def temperature_and_guidance(model: DiffusionLM | Autoregressive, options: Sampling) -> tuple[float, float]:

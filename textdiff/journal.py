@@ -20,7 +20,7 @@ from tqdm import tqdm
 from textdiff.batches import MicroBatch
 from textdiff.checkpoint import telling, write_whole
 from textdiff.config import Run
-from textdiff.device import matmul_rate
+from textdiff.device import matmul_dtype, matmul_rate
 from textdiff.trainer import Trainer, TrainStep
 
 log = logging.getLogger("textdiff")
@@ -141,7 +141,7 @@ class Journal:
     def _utilization(self, speed: float) -> float:
         """Share of the machine's own rate of matrix products, in the precision chosen, that the model's FLOPs take."""
         accelerator = self.trainer.accelerator
-        dtype = torch.bfloat16 if self.config.train.precision == "bf16" else torch.float32
+        dtype = matmul_dtype(self.config.train.precision, accelerator.device)
         return (self.flops or 0) * speed / accelerator.num_processes / matmul_rate(dtype, accelerator.device)
 
     def validation(self, losses: dict[str, float], seen: Seen) -> None:

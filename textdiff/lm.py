@@ -199,8 +199,7 @@ class DiffusionLM(PreTrainedModel):
         earlier = self._first_estimate(index, seen, logsnr, known, mask)
         h = self.denoiser(seen, logsnr, earlier, known, mask, index if self.training else None)
 
-        wanted = mask & ~known  # the words to be predicted
-        tokens = Tokens.of(wanted)
+        tokens = Tokens.of(wanted := mask & ~known)  # the words to be predicted
 
         def mean(total: Float[Tensor, ""]) -> Float[Tensor, ""]:
             return total / (mask.sum() * self._target_share)
@@ -212,9 +211,8 @@ class DiffusionLM(PreTrainedModel):
             again = tokens.pick(normal(index, seen.shape, stream=2))
             terms["round"] = mean(tokens.put(self._rounding_loss(word, clean, again)).sum())
         if self.training and self.config.schedule == "adaptive":
-            per_word = tokens.put(nats.detach()).sum(1) / mask.sum(1)
-            misfit = self._schedule_misfit(per_word, logsnr) * ~known.any(1)  # only where no word is given
-            terms["schedule"] = mean((misfit * wanted.sum(1)).sum())
+            misfit = self._schedule_misfit(tokens.put(nats.detach()).sum(1) / mask.sum(1), logsnr)
+            terms["schedule"] = mean((misfit * ~known.any(1) * wanted.sum(1)).sum())  # only where no word is given
         return terms
 
     def _losses(

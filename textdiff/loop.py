@@ -70,8 +70,9 @@ def new_accelerator(config: R, *, resume: bool = False) -> tuple[Accelerator, R]
     asked = config.train.precision
     if asked == "auto" and resume and (Path(config.run) / "config.yaml").exists():
         asked = saved_config(config.run, type(config))[1].train.precision
-    set_threads(state.num_processes)
-    precision = from_main_process(lambda: choose_precision(asked, own_device()), Place(state.process_index, state.num_processes))
+    set_threads()
+    where = Place(state.process_index, state.num_processes)
+    precision = from_main_process(lambda: choose_precision(asked, own_device(), config.width), where)
     changed: Any = config
     config = replace(changed, train=replace(config.train, precision=precision))
     AcceleratorState._reset_state()  # another run of this process may have computed in another precision

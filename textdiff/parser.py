@@ -43,6 +43,7 @@ Commands = dict[
     str, tuple[Callable[[Parser], None], Callable[[Namespace], None]]
 ]  # its name -> its options (whose docstring is its help), what it does
 
+SECTIONS = {"data", "tokenizer", "model", "train"}
 KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -63,7 +64,8 @@ def plainly(message: str) -> str:
     if not (key and value and expected):
         return message
     kinds = [KINDS.get(kind, kind) or f"one of {choices}" for kind, choices in expected]
-    return f"--{key[1]} must be {' or '.join(dict.fromkeys(kinds))}, got {value[1]}"
+    hint = " (YAML reads no as false: put it in quotes)" if "'no'" in message and value[1] == "False" else ""
+    return f"--{key[1]} must be {' or '.join(dict.fromkeys(kinds))}, got {value[1]}{hint}"
 
 
 def nearest_name(message: str, commands: Commands) -> str:
@@ -166,6 +168,7 @@ def _command_line(commands: Commands, argv: Sequence[str] | None, prog: str, des
         _, chosen = _chosen(commands, options)
         if chosen.get("resume"):
             options = parser.parse_args(with_saved_options(arguments, Path(chosen.run), at=len(commands) > 1))
+        _check_sections(_chosen(commands, options)[1])
         name, chosen = _chosen(commands, parser.instantiate(options))
         commands[name][1](chosen)
         sys.stdout.flush()
@@ -175,6 +178,13 @@ def _command_line(commands: Commands, argv: Sequence[str] | None, prog: str, des
         fail(f"a file that is given as text is none ({error.reason} at byte {error.start}): --config wants YAML")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _check_sections(options: Namespace) -> None:
+    """Raises InputError if a configuration file has a value where a section of options belongs."""
+    for name in SECTIONS & vars(options).keys() if "config" in options else ():
+        if not isinstance(options[name], Namespace):
+            raise InputError(f"--config: {name} must be a section of options, got {options[name]!r}")
 
 
 def _chosen(commands: Commands, options: Namespace) -> tuple[str, Namespace]:

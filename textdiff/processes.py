@@ -38,7 +38,7 @@ def place() -> Place:
 
 
 def from_main_process(choose: Callable[[], T], where: Place) -> T:
-    """What the main process chooses, on every process."""
+    """Calls `choose` on the main process and gives its result to every process."""
     if where.world == 1:
         return choose()
     from accelerate.utils import broadcast_object_list

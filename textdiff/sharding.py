@@ -159,7 +159,7 @@ def map_whole(work: Work, shards: Sequence[DTensor]) -> list[DTensor]:
 
 
 def _owners(sizes: list[int], world: int) -> list[int]:
-    """The process of each tensor: from the largest on, the one that has least."""
+    """Assigns tensors to processes, the largest first, each to the process with the least so far."""
     owners, loads = [0] * len(sizes), [0] * world
     for n in sorted(range(len(sizes)), key=lambda n: -sizes[n]):
         owners[n] = loads.index(min(loads))
@@ -183,7 +183,7 @@ def _exchanged(
     received: list[int],
     group: dist.ProcessGroup,
 ) -> Tensor:
-    """What all processes have for this one, of what each has for all."""
+    """Exchanges parts of flat tensors between all processes (all-to-all)."""
     taken = flat.new_empty(sum(received))
     dist.all_to_all_single(taken, flat, received, sent, group)
     return taken

@@ -189,7 +189,7 @@ def _array(path: Path, name: str) -> np.ndarray:
 
 
 def _sha256(*paths: Path) -> str:
-    """Of the files end to end."""
+    """SHA-256 of the files, end to end."""
     whole = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:

@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from textdiff import checkpoint, sharding
 from textdiff.batches import MicroBatch
 from textdiff.config import InputError, Train
-from textdiff.device import compiles
+from textdiff.device import compiles, matmul_dtype, pins_memory
 from textdiff.muon import Muon
 from textdiff.state import load_module, load_optimizer, module_state, optimizer_state
 
@@ -69,10 +69,10 @@ class Trainer(Generic[M]):
             self._hollow = sharding.hollow(self.ema)
             for module in (model, self.ema):
                 sharding.shard(module, accelerator.device)
-            self.optimizers = _optimizers(model, config)  # accelerate would wrap the model in DDP
+            self.optimizers = _optimizers(model, config, accelerator.device)  # accelerate would wrap the model in DDP
         else:
             self.ema.to(accelerator.device)
-            self.model, *self.optimizers = accelerator.prepare(model, *_optimizers(model, config))
+            self.model, *self.optimizers = accelerator.prepare(model, *_optimizers(model, config, accelerator.device))
 
     def train(self, batches: Iterable[list[MicroBatch]]) -> Iterator[TrainStep]:
         """Steps until `config.steps`. `batches` holds each step's micro-batches from `self.step` on."""
@@ -202,7 +202,7 @@ class Trainer(Generic[M]):
     def _forward(self, model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         device = self.accelerator.device
         tensors = tensors | {"progress": torch.tensor(self.step / self.config.steps)}  # a number would be compiled into the step
-        if device.type == "cuda":
+        if pins_memory(device):
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
         cache = AutocastKwargs(cache_enabled=not self.sharded)  # why: see sharding.shard
         with self.accelerator.autocast(cache):
@@ -230,7 +230,7 @@ def learning_rate(step: int, config: Train) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _optimizers(model: nn.Module, config: Train) -> list[torch.optim.Optimizer]:
+def _optimizers(model: nn.Module, config: Train, device: torch.device) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the repeated blocks (linear layers in a ModuleList, GPT-2's Conv1D too), AdamW for all else; or AdamW alone."""
     layers = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Linear | Conv1D | nn.Conv2d)}
     inner = [b for blocks in model.modules() if isinstance(blocks, nn.ModuleList) for b in blocks.modules() if isinstance(b, nn.Linear | Conv1D)]
@@ -243,5 +243,5 @@ def _optimizers(model: nn.Module, config: Train) -> list[torch.optim.Optimizer]:
     adamw = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
     if not muon:
         return [adamw]
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    dtype = matmul_dtype(config.precision, device)
     return [Muon(muon.values(), lr=config.lr, weight_decay=config.weight_decay, dtype=dtype), adamw]
