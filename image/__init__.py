@@ -1,1 +1,1 @@
-"""image: a U-Net on the diffusion core that text shares."""
+"""Image diffusion: a U-Net on the diffusion core that text and images share."""

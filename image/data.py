@@ -1,4 +1,4 @@
-"""Images cut into the batches of a step."""
+"""Batches of images for training and validation."""
 
 from collections.abc import Iterator
 
@@ -6,33 +6,50 @@ import numpy as np
 import torch
 
 from image.sources import Images
-from textdiff import batches
-from textdiff.batches import MicroBatch
-from textdiff.config import Train
-from textdiff.counter import uniform
+from textdiff.config import TrainConfig
+from textdiff.prng import uniform
+from textdiff.training import batching
+from textdiff.training.batching import MicroBatch
 
 
-def batched(images: Images, flip: bool, train: Train, first_step: int, rank: int, world: int) -> Iterator[list[MicroBatch]]:
-    """A step's micro-batches for this process, from `first_step` on, without end."""
-    sizes = np.ones(len(images), np.int64)
-    plan = batches.endless(sizes, train.batch_size, train.seed, first_step, rank=rank, world=world, accumulate=train.accumulate)
-    for parts in plan:
-        yield [_micro(images, part, flip) for part in parts]
+def training_batches(
+    images: Images, flip: bool, train: TrainConfig, first_step: int, rank: int, world: int
+) -> Iterator[list[MicroBatch]]:
+    """This process's micro-batches of each step, from `first_step` on, without end.
+
+    Args:
+        flip: Whether each image is mirrored with probability 1/2.
+    """
+    steps = batching.batch_stream(
+        np.ones(len(images), np.int64),
+        train.batch_size,
+        train.seed,
+        first_step,
+        rank=rank,
+        world=world,
+        accumulation=train.accumulation,
+    )
+    for parts in steps:
+        yield [_micro_batch(images, part, flip) for part in parts]
 
 
-def in_turn(images: Images, batch_size: int, rank: int, world: int) -> Iterator[MicroBatch]:
-    """Once through all images for validation; shares are of all of them."""
+def validation_batches(
+    images: Images, batch_size: int, rank: int, world: int
+) -> Iterator[MicroBatch]:
+    """This process's part of all images, once. Weights are shares of all images."""
+    sizes = np.ones(len(images))
     for start in range(0, len(images), batch_size):
         batch = np.arange(start, min(start + batch_size, len(images)))
-        (part,) = batches.parts(batch, start, np.ones(len(images)), rank, world, accumulate=1)
-        micro = _micro(images, part, flip=False)
-        yield micro._replace(share=micro.share * len(batch) / len(images))
+        (part,) = batching.split_batch(batch, start, sizes, rank, world, accumulation=1)
+        micro_batch = _micro_batch(images, part, flip=False)
+        yield micro_batch._replace(weight=micro_batch.weight * len(batch) / len(images))
 
 
-def _micro(images: Images, part: batches.Part, flip: bool) -> MicroBatch:
-    chosen, index = images[torch.from_numpy(part.examples)], torch.from_numpy(part.numbers.astype(np.int64))
-    pixels = chosen.pixels
+def _micro_batch(images: Images, part: batching.BatchPart, flip: bool) -> MicroBatch:
+    chosen = images[torch.from_numpy(part.examples)]
+    index, pixels = torch.from_numpy(part.indices.astype(np.int64)), chosen.pixels
     if flip:
-        pixels = torch.where((uniform(index, stream=3) < 0.5)[:, None, None, None], pixels.flip(-1), pixels)
+        mirrored = (uniform(index, stream=3) < 0.5)[:, None, None, None]
+        pixels = torch.where(mirrored, pixels.flip(-1), pixels)
     label = {} if chosen.labels is None else {"label": chosen.labels}
-    return MicroBatch({"pixels": pixels, "index": index, **label}, part.share, len(pixels))
+    return MicroBatch({"pixels": pixels, "index": index, **label}, part.weight, len(pixels))

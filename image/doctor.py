@@ -1,4 +1,4 @@
-"""What `textdiff doctor` checks and times of images."""
+"""The image model's part of `textdiff doctor`: what it checks and times."""
 
 from dataclasses import asdict
 from functools import partial
@@ -9,28 +9,31 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from image.config import ImageRun
+from image.config import ImageConfig
 from image.model import ImageDiffusion, ImageDiffusionConfig, scaled
-from textdiff.counter import sample_keys, sample_noise
 from textdiff.diffusion.samplers import SAMPLERS
-from textdiff.diffusion.schedule import grid
-from textdiff.doctor import Configuration, Subject
-from textdiff.folder import load_options
+from textdiff.diffusion.schedules import grid
+from textdiff.doctor import ModelKind, TrainingBenchmark
+from textdiff.options import load_config
+from textdiff.prng import noise_generator, sample_keys
 
 # height, which is the width, and number of classes of the images that each configuration trains on
 IMAGES = {"image_digits": (8, 10), "image_dots": (16, 0), "image_mnist": (28, 10)}
 
 
-def subject() -> Subject:
-    return Subject("images", _small, _batch(8, 8, 10), _sample, tuple(IMAGES), _configuration)
+def subject() -> ModelKind:
+    """The image model, as the doctor needs it."""
+    return ModelKind(
+        "images", _small_model, _batch(8, 8, 10), _sample, tuple(IMAGES), _training_benchmark
+    )
 
 
-def _small() -> PreTrainedModel:
+def _small_model() -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        shape: dict[str, Any] = {"width": 16, "multipliers": (1, 2), "blocks": 1}
-        model = ImageDiffusion(ImageDiffusionConfig(classes=[*"0123456789"], **shape))
-        for parameter in model.parameters():  # what starts at zero would hide mistakes
+        options: dict[str, Any] = {"width": 16, "channel_multipliers": [1, 2], "res_blocks": 1}
+        model = ImageDiffusion(ImageDiffusionConfig(classes=[*"0123456789"], **options))
+        for parameter in model.parameters():  # zeros, as at the start, would hide mistakes
             parameter.data += 0.02 * torch.randn(parameter.shape)
     return model
 
@@ -43,18 +46,21 @@ def _batch(n: int, side: int, classes: int) -> dict[str, Tensor]:
 
 
 def _sample(model: Any, device: torch.device, precision: str) -> Tensor:
+    """x0 after one step of the sampler."""
     batch = {name: tensor.to(device) for name, tensor in _batch(8, 8, 10).items()}
-    noise = sample_noise(sample_keys(0, 8).to(device))
+    noise = noise_generator(sample_keys(0, 8).to(device))
     denoise = model.denoiser(batch["label"], 1.0, precision)
     with torch.no_grad():
         x, logsnrs = noise(scaled(batch["pixels"])), grid(model.schedule(), 4)
         return next(SAMPLERS["ddpm"](denoise, x, logsnrs, generator=noise)).x0
 
 
-def _configuration(path: Path) -> Configuration:
-    config = load_options(path, ImageRun)
+def _training_benchmark(path: Path) -> TrainingBenchmark:
+    config = load_config(path, ImageConfig)
     side, classes = IMAGES[path.stem]
-    shape: dict[str, Any] = {"height": side, "image_width": side, "classes": [str(i) for i in range(classes)]}
-    settings = ImageDiffusionConfig(**shape, **asdict(config.model))
+    options: dict[str, Any] = {"height": side, "image_width": side, **asdict(config.model)}
+    options["classes"] = [str(number) for number in range(classes)]
+    model = partial(ImageDiffusion, ImageDiffusionConfig(**options))
     batch = _batch(config.train.batch_size, side, classes)
-    return Configuration(f"configs/{path.name}", config, partial(ImageDiffusion, settings), batch, len(batch["index"]), "images")
+    name = f"configs/{path.name}"
+    return TrainingBenchmark(name, config, model, batch, len(batch["index"]), "images")

@@ -1,9 +1,11 @@
-"""ImageDiffusion: noise on pixels and the U-Net that takes it away. `forward` is a training step's loss, `denoiser` what samplers are given.
+"""The image model: Gaussian diffusion of pixels, with a U-Net as the denoiser.
 
-Pixels are bytes outside and numbers from -1 to 1 inside. Noise levels and losses are float32, whatever autocast does.
+`forward` is the loss of a training step and `denoiser` the function that samplers call. Pixels are
+bytes outside of the model and numbers in [-1, 1] inside. Log SNR and losses are float32 under
+autocast too.
 """
 
-from collections.abc import Sequence
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -11,54 +13,50 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from image.config import ModelConfig
 from image.unet import UNet
 from textdiff.config import check
-from textdiff.counter import even_times, normal, uniform
 from textdiff.device import autocast
 from textdiff.diffusion.gaussian import PREDICTIONS, Denoiser, Prediction
-from textdiff.diffusion.loss import LOSSES
-from textdiff.diffusion.schedule import SCHEDULES, Schedule
+from textdiff.diffusion.losses import LOSSES
+from textdiff.diffusion.schedules import SCHEDULES, Schedule
 from textdiff.diffusion.wrappers import clamped, guided
-from textdiff.layers import exact
-from textdiff.levels import named_schedule
+from textdiff.nn import bounded_schedule, upcast
+from textdiff.prng import low_discrepancy_times, normal, uniform
+
+X = Float[Tensor, "b c h w"]
+Pixels = UInt8[Tensor, "b c h w"]
+PerSample = Float[Tensor, " b"]
+Index = Int[Tensor, " b"]
 
 
-class ImageDiffusionConfig(PreTrainedConfig):
-    """`image.config.Model`, flat, with what the data decide: the images' shape and classes."""
+class ImageDiffusionConfig(PreTrainedConfig, ModelConfig):
+    """Options of the model, with the shape and the classes of the images."""
 
     model_type = "textdiff-image"
+    __no_type_check__ = True  # transformers' __init__ takes more options than its signature has
+    channels: int = 1
+    height: int = 8
+    image_width: int = 8
+    classes: list[str] = field(default_factory=list)
 
-    def __init__(
-        self,
-        channels: int = 1,
-        height: int = 8,
-        image_width: int = 8,
-        classes: Sequence[str] = (),
-        objective: str = "eps",
-        schedule: str = "cosine",
-        logsnr_min: float = -9.0,
-        logsnr_max: float = 10.0,
-        width: int = 64,
-        multipliers: Sequence[int] = (1, 2, 2),
-        blocks: int = 2,
-        attention: Sequence[int] = (1,),
-        dropout: float = 0.0,
-        label_dropout: float = 0.1,
-        **kwargs: Any,
-    ) -> None:
-        self.channels, self.height, self.image_width, self.classes = channels, height, image_width, list(classes)
-        self.objective, self.schedule, self.logsnr_min, self.logsnr_max = objective, schedule, logsnr_min, logsnr_max
-        self.width, self.multipliers, self.blocks, self.attention = width, list(multipliers), blocks, list(attention)
-        self.dropout, self.label_dropout = dropout, label_dropout
-        super().__init__(**kwargs)
+    def __post_init__(self, **kwargs: Any) -> None:
+        ModelConfig.__post_init__(self)
+        super().__post_init__(**kwargs)
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
         return self.channels, self.height, self.image_width
 
 
 class ImageDiffusion(PreTrainedModel):
-    """The image model. Raises InputError for an objective or a schedule that cannot be."""
+    """A diffusion model of images.
+
+    Raises:
+        UserError: If the objective or the schedule is unknown, or if the schedule does not reach
+            into the bounds of log SNR.
+    """
 
     config_class = ImageDiffusionConfig
     base_model_prefix = "image_diffusion"
@@ -67,64 +65,95 @@ class ImageDiffusion(PreTrainedModel):
     def __init__(self, config: ImageDiffusionConfig) -> None:
         super().__init__(config)
         c = config
-        check(c.objective in PREDICTIONS, "model.objective", f"one of {', '.join(PREDICTIONS)}", c.objective)
-        check(c.schedule in SCHEDULES, "model.schedule", f"one of {', '.join(SCHEDULES)}", c.schedule)
-        self.fixed_schedule = named_schedule(c.schedule, c.logsnr_min, c.logsnr_max)
-        self.unet = UNet(c.channels, c.width, c.multipliers, c.blocks, c.attention, len(c.classes), c.dropout)
+        for name, known in (("objective", LOSSES), ("schedule", SCHEDULES)):
+            value = getattr(c, name)
+            check(value in known, f"model.{name}", f"one of {', '.join(known)}", value)
+        self.fixed_schedule = bounded_schedule(c.schedule, c.logsnr_min, c.logsnr_max)
+        self.unet = UNet(
+            c.channels,
+            c.width,
+            c.channel_multipliers,
+            c.res_blocks,
+            c.attention_levels,
+            len(c.classes),
+            c.dropout,
+        )
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
-        """Every module initializes itself."""
+        """Does nothing: every module initializes itself."""
 
     def schedule(self) -> Schedule:
-        """t -> log SNR."""
+        """The noise schedule t -> log SNR."""
         return self.fixed_schedule
 
     def predict(
-        self,
-        x_t: Float[Tensor, "b c h w"],
-        logsnr: Float[Tensor, " b"],
-        label: Int[Tensor, " b"] | None = None,
-        index: Int[Tensor, " b"] | None = None,
+        self, x_t: X, logsnr: PerSample, label: Index | None = None, index: Index | None = None
     ) -> Prediction:
-        """One call of the network; dropout only with an `index`."""
+        """Calls the network once and converts its output to (x0, eps).
+
+        Args:
+            index: Index of each example in the run, from which dropout is derived. If None, there
+                is no dropout.
+        """
         out = self.unet(x_t, logsnr, label, index)
         with torch.autocast(x_t.device.type, enabled=False):
-            return PREDICTIONS[self.config.objective](x_t, logsnr, exact(out))
+            return PREDICTIONS[self.config.objective](x_t, upcast(out), logsnr)
 
-    def denoiser(self, label: Int[Tensor, " b"] | None = None, guidance: float = 1.0, precision: str = "no") -> Denoiser:
-        """For samplers: estimates stay within what pixels can be."""
+    def denoiser(
+        self, label: Index | None = None, guidance_scale: float = 1.0, precision: str = "no"
+    ) -> Denoiser:
+        """The denoiser of samplers, whose estimates of x0 are clamped to [-1, 1].
 
-        def of(label: Tensor | None) -> Denoiser:
+        Args:
+            label: Class of each image. If None, the model is unconditional.
+            guidance_scale: Scale of classifier-free guidance. 1 is no guidance.
+            precision: Precision of the network: bf16 or no (float32).
+        """
+
+        def given(label: Tensor | None) -> Denoiser:
             def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
                 with autocast(x_t.device, precision):
                     return self.predict(x_t, logsnr, label)
 
             return denoise
 
-        return clamped(of(label) if label is None or guidance == 1 else guided(of(label), of(None), guidance), lambda x0: x0.clamp(-1, 1))
+        denoise = given(label)
+        if label is not None and guidance_scale != 1:
+            denoise = guided(denoise, given(None), guidance_scale)
+        return clamped(denoise, lambda x0: x0.clamp(-1, 1))
 
     def forward(
-        self, pixels: UInt8[Tensor, "b c h w"], index: Int[Tensor, " b"], label: Int[Tensor, " b"] | None = None, progress: object = 1.0
+        self, pixels: Pixels, index: Index, label: Index | None = None, progress: object = 1.0
     ) -> dict[str, Float[Tensor, ""]]:
-        """The squared error of what the objective names, a pixel. `index` numbers the examples in the run: all randomness is a function of it."""
-        x0, training = scaled(pixels), index if self.training else None
-        logsnr = self.schedule()(even_times(index))
+        """Squared error of the objective, per pixel and channel, under the objective's name.
+
+        Args:
+            index: Index of each example in the run, from which its randomness is derived.
+            label: Class of each image. In training it is dropped with `class_drop_prob`.
+            progress: Not used. The trainer passes it to all models.
+        """
+        x0, objective = scaled(pixels), self.config.objective
+        dropout_index = index if self.training else None
+        logsnr = self.schedule()(low_discrepancy_times(index))
         if label is not None and self.training:
-            label = torch.where(uniform(index, stream=2) < self.config.label_dropout, len(self.config.classes), label)
-        error = LOSSES[self.config.objective](
-            lambda x_t, level: self.predict(x_t, level, label, training), x0, logsnr, normal(index, x0.shape, stream=1)
-        )
-        return {self.config.objective: error.mean()}
+            dropped = uniform(index, stream=2) < self.config.class_drop_prob
+            label = torch.where(dropped, len(self.config.classes), label)
+
+        def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
+            return self.predict(x_t, logsnr, label, dropout_index)
+
+        eps = normal(index, x0.shape, stream=1)
+        return {objective: LOSSES[objective](denoise, x0, eps, logsnr).mean()}
 
 
-def scaled(pixels: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Bytes to [-1, 1]."""
+def scaled(pixels: Pixels) -> X:
+    """Maps bytes to [-1, 1]."""
     return pixels / 127.5 - 1
 
 
-def quantized(x0: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
-    """[-1, 1], and what lies beyond, to the nearest bytes."""
+def quantized(x0: X) -> Pixels:
+    """Maps [-1, 1] to the nearest bytes. Values outside are clamped."""
     return ((x0.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 

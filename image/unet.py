@@ -1,8 +1,10 @@
-"""The U-Net: a noisy image, its log SNR and perhaps its class in; an image of the same size out.
+"""The U-Net: maps a noisy image, its log SNR and its class to an image of the same size.
 
-DDPM's shape (arXiv:2006.11239, app. B), with the noise level as a scale and a shift of the second norm of every block (Dhariwal & Nichol,
-arXiv:2105.05233) and a transposed convolution on the way up, which costs less than half of resizing and convolving. Any height and width: an
-odd size is rounded up on the way down and cut on the way up. Knows neither noise schedules nor objectives.
+The architecture is DDPM's (arXiv:2006.11239, app. B) with two changes. Log SNR and class scale and
+shift the second norm of every block (Dhariwal & Nichol, arXiv:2105.05233). A transposed convolution
+upsamples, which costs less than half of resizing and convolving. Images may have any height and
+width: an odd size is rounded up on the way down and cropped on the way up. This module contains
+neither noise schedules nor objectives.
 """
 
 import math
@@ -14,130 +16,171 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from textdiff.counter import dropout, hashed
-from textdiff.layers import NoiseLevel, attention
+from textdiff.nn import LogSNREmbedding, attention
+from textdiff.prng import dropout, fold_in
 
 Image = Float[Tensor, "b _ h w"]
+Cond = Float[Tensor, "b e"]
+PerSample = Float[Tensor, " b"]
+Index = Int[Tensor, " b"]
 L = TypeVar("L", nn.Linear, nn.Conv2d)
 
 
 class UNet(nn.Module):
-    """(x_t, log SNR, class) -> image.
+    """U-Net of residual blocks, whose output has the shape of its input.
 
     Args:
-        multipliers: channels at each resolution, in multiples of `width`.
-        attention: resolutions with attention; the lowest always has it in its middle.
-        classes: how many there are; class number `classes` stands for an unknown one.
+        channels: Number of channels of the images.
+        width: Number of channels of the first layer.
+        channel_multipliers: Number of channels at each resolution, in multiples of `width`.
+        res_blocks: Residual blocks per resolution on the way down; one more on the way up.
+        attention_levels: Resolutions with attention. The middle of the network always has it.
+        classes: Number of classes. Class number `classes` stands for an unknown class.
+        dropout: Dropout rate of the residual blocks.
     """
 
     def __init__(
-        self, channels: int, width: int, multipliers: Sequence[int], blocks: int, attention: Sequence[int], classes: int = 0, dropout: float = 0.0
+        self,
+        channels: int,
+        width: int,
+        channel_multipliers: Sequence[int],
+        res_blocks: int,
+        attention_levels: Sequence[int],
+        classes: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        steering, size = 2 * width, width * multipliers[0]
-        self.noise_level = NoiseLevel(steering)
-        self.label = nn.Embedding(classes + 1, steering) if classes else None
+        widths = [width * multiplier for multiplier in channel_multipliers]
+        cond_dim, size = 2 * width, widths[0]
+        self.logsnr_embedding = LogSNREmbedding(cond_dim)
+        self.label = nn.Embedding(classes + 1, cond_dim) if classes else None
         self.first = nn.Conv2d(channels, size, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        kept = [size]
-        for level, multiplier in enumerate(multipliers):
-            for _ in range(blocks):
-                self.down.append(Block(size, width * multiplier, steering, level in attention, dropout))
-                size = width * multiplier
-                kept.append(size)
-            if level < len(multipliers) - 1:
+        skips = [size]
+        for level, size_out in enumerate(widths):
+            attend = level in attention_levels
+            for _ in range(res_blocks):
+                self.down.append(Block(size, size_out, cond_dim, attend, dropout))
+                size = size_out
+                skips.append(size)
+            if level < len(widths) - 1:
                 self.down.append(Down(size))
-                kept.append(size)
-        self.middle = nn.ModuleList(Block(size, size, steering, attend, dropout) for attend in (True, False))
-        for level, multiplier in reversed([*enumerate(multipliers)]):
-            for _ in range(blocks + 1):
-                self.up.append(Block(size + kept.pop(), width * multiplier, steering, level in attention, dropout))
-                size = width * multiplier
+                skips.append(size)
+        blocks = (Block(size, size, cond_dim, attend, dropout) for attend in (True, False))
+        self.middle = nn.ModuleList(blocks)
+        for level, size_out in reversed([*enumerate(widths)]):
+            attend = level in attention_levels
+            for _ in range(res_blocks + 1):
+                self.up.append(Block(size + skips.pop(), size_out, cond_dim, attend, dropout))
+                size = size_out
             if level:
                 self.up.append(Up(size))
-        self.norm, self.last = group_norm(size), zeroed(nn.Conv2d(size, channels, 3, padding=1))
+        self.norm = group_norm(size)
+        self.last = zero_init(nn.Conv2d(size, channels, 3, padding=1))
 
     def forward(
-        self, x_t: Image, logsnr: Float[Tensor, " b"], label: Int[Tensor, " b"] | None = None, index: Int[Tensor, " b"] | None = None
+        self, x_t: Image, logsnr: PerSample, label: Index | None = None, index: Index | None = None
     ) -> Image:
-        """`index` is what dropout is a function of; without, there is none."""
-        level = self.noise_level(logsnr)
-        if self.label is not None:
-            level = level + self.label(torch.full_like(logsnr, self.label.num_embeddings - 1, dtype=torch.long) if label is None else label)
+        """The network's output for noisy images.
 
-        def dice(number: int) -> Tensor | None:
-            return None if index is None else hashed(index, stream=number)
+        Args:
+            label: Class of each image. If None, the classes are unknown.
+            index: Index of each example in the run, from which dropout is derived. If None, there
+                is no dropout.
+        """
+        cond = self.logsnr_embedding(logsnr)
+        if self.label is not None:
+            unknown = self.label.num_embeddings - 1
+            if label is None:
+                label = torch.full_like(logsnr, unknown, dtype=torch.long)
+            cond = cond + self.label(label)
+
+        def key(number: int) -> Tensor | None:
+            return None if index is None else fold_in(index, number)
 
         h = self.first(x_t)
-        kept = [h]
+        skips = [h]
         for number, layer in enumerate(self.down):
-            h = layer(h) if isinstance(layer, Down) else layer(h, level, dice(number))
-            kept.append(h)
+            h = layer(h) if isinstance(layer, Down) else layer(h, cond, key(number))
+            skips.append(h)
         for number, layer in enumerate(self.middle, 100):
-            h = layer(h, level, dice(number))
+            h = layer(h, cond, key(number))
         for number, layer in enumerate(self.up, 200):
-            h = layer(h, kept[-1]) if isinstance(layer, Up) else layer(torch.cat([h, kept.pop()], 1), level, dice(number))
+            if isinstance(layer, Up):
+                h = layer(h, skips[-1])
+            else:
+                h = layer(torch.cat([h, skips.pop()], 1), cond, key(number))
         return self.last(F.silu(self.norm(h)))
 
 
 class Block(nn.Module):
-    """Two convolutions, each after its norm, added to the input; then perhaps attention."""
+    """Residual block of two convolutions, each after a norm, with optional attention at the end."""
 
-    def __init__(self, size_in: int, size: int, steering: int, attend: bool, dropout: float) -> None:
+    def __init__(
+        self, size_in: int, size: int, cond_dim: int, attend: bool, dropout: float
+    ) -> None:
         super().__init__()
         self.rate = dropout
-        self.norm1, self.conv1 = group_norm(size_in), nn.Conv2d(size_in, size, 3, padding=1)
-        self.norm2, self.conv2 = SteeredNorm(size, steering), zeroed(nn.Conv2d(size, size, 3, padding=1))
+        self.norm1 = group_norm(size_in)
+        self.conv1 = nn.Conv2d(size_in, size, 3, padding=1)
+        self.norm2 = AdaGroupNorm(size, cond_dim)
+        self.conv2 = zero_init(nn.Conv2d(size, size, 3, padding=1))
         self.skip = nn.Conv2d(size_in, size, 1) if size_in != size else nn.Identity()
         self.attention = Attention(size) if attend else nn.Identity()
 
-    def forward(self, h: Image, level: Float[Tensor, "b s"], index: Int[Tensor, " b"] | None) -> Image:
-        out = F.silu(self.norm2(self.conv1(F.silu(self.norm1(h))), level))
-        if index is not None and self.rate:
-            out = dropout(out, index, self.rate, stream=0)
+    def forward(self, h: Image, cond: Cond, key: Index | None) -> Image:
+        out = F.silu(self.norm2(self.conv1(F.silu(self.norm1(h))), cond))
+        if key is not None and self.rate:
+            out = dropout(out, key, self.rate, stream=0)
         return self.attention(self.skip(h) + self.conv2(out))
 
 
-class SteeredNorm(nn.Module):
-    """Group norm whose gain and shift depend on the noise level and the class. As one sample with b c channels, so that torch's own kernel
-    applies them: it is as fast as without."""
+class AdaGroupNorm(nn.Module):
+    """Group norm whose gain and shift are linear functions of the embedding `cond`.
 
-    def __init__(self, size: int, steering: int) -> None:
+    It normalizes the batch as one sample with b c channels, so that torch's own kernel applies gain
+    and shift. That is as fast as a group norm without them.
+    """
+
+    def __init__(self, size: int, cond_dim: int) -> None:
         super().__init__()
-        self.groups = groups(size)
-        self.modulation = zeroed(nn.Linear(steering, 2 * size))
+        self.groups = group_count(size)
+        self.modulation = zero_init(nn.Linear(cond_dim, 2 * size))
 
-    def forward(self, h: Image, level: Float[Tensor, "b s"]) -> Image:
-        gain, shift = self.modulation(level).chunk(2, -1)
-        as_one = h.reshape(1, -1, *h.shape[2:])
-        return F.group_norm(as_one, len(h) * self.groups, 1 + gain.flatten(), shift.flatten()).view_as(h)
+    def forward(self, h: Image, cond: Cond) -> Image:
+        gain, shift = self.modulation(cond).chunk(2, -1)
+        one_sample = h.reshape(1, -1, *h.shape[2:])
+        groups, gain = len(h) * self.groups, 1 + gain.flatten()
+        return F.group_norm(one_sample, groups, gain, shift.flatten()).view_as(h)
 
 
 class Attention(nn.Module):
-    """Every place looks at every other; heads of up to 64 channels; added to the input."""
+    """Self-attention over all positions, in heads of up to 64 channels, added to the input."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.heads = max(1, size // 64) if size % max(1, size // 64) == 0 else 1
+        heads = max(1, size // 64)
+        self.heads = heads if size % heads == 0 else 1
         self.norm = group_norm(size)
-        self.qkv, self.out = nn.Linear(size, 3 * size), zeroed(nn.Linear(size, size))
+        self.qkv, self.out = nn.Linear(size, 3 * size), zero_init(nn.Linear(size, size))
 
     def forward(self, h: Image) -> Image:
-        places = self.norm(h).flatten(2).transpose(1, 2)  # b hw c
-        q, k, v = self.qkv(places).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each b n hw k
-        mixed = self.out(attention(q, k, v).transpose(1, 2).flatten(2))  # b hw c
-        return h + mixed.transpose(1, 2).view_as(h)
+        x = self.norm(h).flatten(2).transpose(1, 2)  # b hw c
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # b hw 3 n k
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each b n hw k
+        out = self.out(attention(q, k, v).transpose(1, 2).flatten(2))  # b hw c
+        return h + out.transpose(1, 2).view_as(h)
 
 
 class Down(nn.Conv2d):
-    """To half the size, rounded up."""
+    """Strided convolution that halves height and width, rounded up."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size, size, 3, stride=2, padding=1)
 
 
 class Up(nn.ConvTranspose2d):
-    """To twice the size, or one less, so that it fits what is to be joined to it."""
+    """Transposed convolution that doubles height and width, cropped to the size of `like`."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size, size, 4, stride=2, padding=1)
@@ -147,16 +190,20 @@ class Up(nn.ConvTranspose2d):
 
 
 def group_norm(size: int) -> nn.GroupNorm:
-    return nn.GroupNorm(groups(size), size)
+    """A group norm over `group_count(size)` groups."""
+    return nn.GroupNorm(group_count(size), size)
 
 
-def groups(size: int) -> int:
-    """DDPM's 32 for its 128 channels or more, else of four channels each: in groups of one the bias of the layer before would be lost."""
+def group_count(size: int) -> int:
+    """Number of groups: 32 for 128 or more channels, as in DDPM, otherwise one per four channels.
+
+    In a group of one channel the norm would cancel the bias of the layer before it.
+    """
     return math.gcd(size, max(1, min(32, size // 4)))
 
 
-def zeroed(layer: L) -> L:
-    """The same layer, which puts out zero at first."""
+def zero_init(layer: L) -> L:
+    """Sets weight and bias of a layer to zero and returns the layer."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

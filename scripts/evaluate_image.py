@@ -1,4 +1,4 @@
-"""Judges an image model: `python scripts/evaluate_image.py runs/digits --steps [10,50]`."""
+"""Evaluates an image model: `python scripts/evaluate_image.py runs/digits --steps [10,50]`."""
 
 from image.cli import main
 

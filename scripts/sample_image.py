@@ -1,4 +1,4 @@
-"""Draws images from a trained model: `python scripts/sample_image.py runs/digits --n 64 --out grid.png`."""
+"""Samples images: `python scripts/sample_image.py runs/digits --n 64 --out grid.png`."""
 
 from image.cli import main
 

@@ -1,8 +1,8 @@
-"""Prints sentences from a trained model: `python scripts/sample_text.py runs/e2e --n 8`; the same as `textdiff sample`."""
+"""Samples sentences, as `textdiff sample` does: `python scripts/sample_text.py runs/e2e --n 8`."""
 
 import sys
 
-from textdiff.cli import main
+from textdiff.cli.main import main
 
 if __name__ == "__main__":
     main(["sample", *sys.argv[1:]])

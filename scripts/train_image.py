@@ -1,4 +1,7 @@
-"""Trains an image model: `accelerate launch scripts/train_image.py --config configs/image_digits.yaml`."""
+"""Trains an image model: `python scripts/train_image.py --config configs/image_digits.yaml`.
+
+With several processes: `accelerate launch scripts/train_image.py --config FILE`.
+"""
 
 from image.cli import main
 

@@ -1,7 +1,4 @@
-"""What several tests share: no network, no cache outside a temporary folder, one thread, and a tiny model of the built-in grammar.
-
-One thread, for the tensors here are small, and two threads on a busy machine wait for each other longer than they compute.
-"""
+"""Fixtures of all tests: a tiny text model and its data, without a network and on one thread."""
 
 import os
 import tempfile
@@ -18,12 +15,25 @@ import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 from accelerate.state import AcceleratorState  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
+from transformers import configuration_utils  # noqa: E402
 
-from textdiff import grammar  # noqa: E402
-from textdiff.config import Data, Vocabulary  # noqa: E402
-from textdiff.data import Corpus, collate, examples  # noqa: E402
-from textdiff.lm import DiffusionLM, DiffusionLMConfig  # noqa: E402
-from textdiff.vocab import train_tokenizer  # noqa: E402
+
+def accept_kwargs(config_class: type, wrap=configuration_utils.wrap_init_to_accept_kwargs) -> type:
+    """Gives configurations of transformers the signature that they have.
+
+    jaxtyping would check calls against that of the wrapped `__init__`, which takes no kwargs.
+    """
+    del wrap(config_class).__init__.__wrapped__
+    return config_class
+
+
+configuration_utils.wrap_init_to_accept_kwargs = accept_kwargs
+
+from textdiff.text import grammar  # noqa: E402
+from textdiff.text.config import DataConfig, TokenizerConfig  # noqa: E402
+from textdiff.text.dataset import Corpus, collate, examples  # noqa: E402
+from textdiff.text.model import DiffusionLM, DiffusionLMConfig  # noqa: E402
+from textdiff.text.tokenizer import train_tokenizer  # noqa: E402
 
 SENTENCES = grammar.corpus(300, seed=0)
 LENGTH = 20
@@ -31,6 +41,7 @@ LENGTH = 20
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
+    """On a busy machine, two threads wait for each other longer than small tensors take."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,6 +50,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def accelerator() -> Iterator[Accelerator]:
+    """A new accelerator on the CPU."""
     AcceleratorState._reset_state(True)
     yield Accelerator(cpu=True)
     AcceleratorState._reset_state(True)
@@ -46,27 +58,36 @@ def accelerator() -> Iterator[Accelerator]:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    return train_tokenizer(SENTENCES, Vocabulary())
+    """A word tokenizer of the built-in grammar."""
+    return train_tokenizer(SENTENCES, TokenizerConfig())
 
 
 @pytest.fixture(scope="session")
 def corpus(tokenizer: Tokenizer) -> Corpus:
-    return Corpus.of(examples(SENTENCES, tokenizer, Data(length=LENGTH)))
+    """300 sentences of the built-in grammar."""
+    return Corpus.of(examples(SENTENCES, tokenizer, DataConfig(length=LENGTH)))
 
 
 @pytest.fixture(scope="session")
 def new_model(tokenizer: Tokenizer, corpus: Corpus) -> Callable[..., DiffusionLM]:
-    """`new_model(objective="eps", ...)`: a fresh model that knows the text's frequencies; the same weights at every call."""
+    """`new_model(objective="eps", ...)`: a new model with the corpus's statistics.
+
+    The weights are the same at every call.
+    """
 
     def new(**options: object) -> DiffusionLM:
         settings = {"embed_dim": 16, "width": 32, "depth": 1, "heads": 2} | options
+        vocab_size = tokenizer.get_vocab_size()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model = DiffusionLM(DiffusionLMConfig(vocab_size=tokenizer.get_vocab_size(), length=LENGTH, **settings))
-            for parameter in model.parameters():  # what starts at zero would hide mistakes
+            model = DiffusionLM(DiffusionLMConfig(vocab_size=vocab_size, length=LENGTH, **settings))
+            for parameter in model.parameters():  # weights that start at 0 would hide mistakes
                 parameter.data += 0.05 * torch.randn(parameter.shape)
-        tokens, lengths = np.bincount(corpus.tokens, minlength=model.config.vocab_size), np.bincount(corpus.sizes, minlength=LENGTH + 1)
-        model.describe_data(torch.from_numpy(tokens).float(), torch.from_numpy(lengths).float())
+        counts = np.bincount(corpus.tokens, minlength=vocab_size)
+        lengths = np.bincount(corpus.sizes, minlength=LENGTH + 1)
+        model.set_data_statistics(
+            torch.from_numpy(counts).float(), torch.from_numpy(lengths).float()
+        )
         return model
 
     return new
@@ -74,7 +95,10 @@ def new_model(tokenizer: Tokenizer, corpus: Corpus) -> Callable[..., DiffusionLM
 
 @pytest.fixture(scope="session")
 def model(new_model: Callable[..., DiffusionLM]) -> DiffusionLM:
-    """For reading only: as after training, it adds the noisy word's evidence in full, so that what it generates varies."""
+    """A model that tests must not change.
+
+    As after training, the token log-likelihood has its full weight, so that samples vary.
+    """
     model = new_model().eval()
     model.prior_weight.fill_(1.0)
     return model
@@ -83,5 +107,5 @@ def model(new_model: Callable[..., DiffusionLM]) -> DiffusionLM:
 @pytest.fixture(scope="session")
 def batch(corpus: Corpus) -> dict[str, torch.Tensor]:
     """Eight sentences of different lengths, as `forward` takes them."""
-    numbers = np.arange(8)
-    return collate([corpus[i] for i in numbers], numbers)
+    indices = np.arange(8)
+    return collate([corpus[i] for i in indices], indices)

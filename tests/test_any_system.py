@@ -1,4 +1,4 @@
-"""What runs on Linux runs on macOS and Windows: any locale, any thread, files alone are synced, nothing is installed in bin/."""
+"""Laws that make the program run on Linux, macOS and Windows."""
 
 import ast
 import os
@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from textdiff import __version__, checkpoint
-from textdiff.cli import main
+from textdiff import __version__
+from textdiff.cli.main import main
+from textdiff.training import checkpoint
 
 ROOT = Path(__file__).parent.parent
 TINY = """# un café
@@ -26,7 +27,7 @@ ASCII_ONLY = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 @pytest.fixture
 def config(tmp_path: Path) -> str:
-    """A tiny run on a text that needs more than ASCII."""
+    """Configuration of a tiny run on a text with characters beyond ASCII."""
     text, path = tmp_path / "text.txt", tmp_path / "config.yaml"
     text.write_text("le café déjà là .\nle 世界 était là .\n" * 50, encoding="utf-8")
     path.write_text(TINY.replace("TEXT", text.as_posix()), encoding="utf-8")
@@ -40,28 +41,42 @@ def opened_as_text(tree: ast.AST) -> Iterator[ast.Call]:
             continue
         name = ast.unparse(node.func)
         options = {option.arg for option in node.keywords}
-        binary = any(isinstance(mode, ast.Constant) and mode.value in ("rb", "wb", "ab") for mode in node.args)
-        opens = name == "open" or (name.endswith(".open") and name not in ("os.open", "Image.open", "gzip.open"))
-        if name.endswith((".read_text", ".write_text")) or "text" in options or (opens and not binary):
+        binary = any(
+            isinstance(mode, ast.Constant) and mode.value in ("rb", "wb", "ab")
+            for mode in node.args
+        )
+        opens = name == "open" or (
+            name.endswith(".open") and name not in ("os.open", "Image.open", "gzip.open")
+        )
+        if (
+            name.endswith((".read_text", ".write_text"))
+            or "text" in options
+            or (opens and not binary)
+        ):
             yield node
 
 
 @pytest.mark.parametrize("folder", ["textdiff", "image", "scripts", "tests"])
 def test_every_text_file_is_opened_as_utf_8(folder: str) -> None:
-    files = {path: ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / folder).rglob("*.py")}
+    files = {
+        path: ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / folder).rglob("*.py")
+    }
     calls = [(path, call) for path, tree in files.items() for call in opened_as_text(tree)]
-    asks_the_locale = [
+    without_encoding = [
         f"{path}:{call.lineno}"
         for path, call in calls
-        if not any(option.arg == "encoding" and getattr(option.value, "value", "").startswith("utf-8") for option in call.keywords)
+        if not any(
+            option.arg == "encoding" and getattr(option.value, "value", "").startswith("utf-8")
+            for option in call.keywords
+        )
     ]
-    assert not asks_the_locale
+    assert not without_encoding
 
 
-def test_text_beyond_ascii_is_trained_on_and_printed_in_a_locale_of_ascii_alone(config: str, tmp_path: Path) -> None:
+def test_text_beyond_ascii_works_in_an_ascii_locale(config: str, tmp_path: Path) -> None:
     run = str(tmp_path / "run")
     code = f"""import sys
-from textdiff.cli import main
+from textdiff.cli.main import main
 main(["train", "--config", {config!r}, "--run", {run!r}])
 main(["continue", {run!r}, "--text", sys.argv[1], "--n", "1", "--steps", "1"])"""
     command = [sys.executable, "-c", code, "le café déjà 世界".encode()]
@@ -71,42 +86,52 @@ main(["continue", {run!r}, "--text", sys.argv[1], "--n", "1", "--steps", "1"])""
     assert "vocabulary" not in done.stderr.decode()
 
 
-def test_a_run_trains_outside_the_main_thread(config: str, tmp_path: Path) -> None:
+def test_run_trains_outside_the_main_thread(config: str, tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(main, ["train", "--config", config, "--run", str(tmp_path / "run")]).result()
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
-def test_python_m_textdiff_is_the_command_and_knows_its_version_without_an_installation() -> None:
+def test_python_m_textdiff_runs_without_installation() -> None:
     code = """import importlib.metadata, runpy, sys
 def version(name, version=importlib.metadata.version):
     return version(name if name != "textdiff" else "not installed")
 importlib.metadata.version, sys.argv = version, ["textdiff", "--version"]
 runpy.run_module("textdiff", run_name="__main__")"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, cwd=ROOT
+    )
     assert (done.returncode, done.stdout.strip()) == (0, __version__), done.stderr
 
 
-def test_whatever_is_synced_is_a_folder_or_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flushed_files_are_open_for_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fcntl = pytest.importorskip("fcntl")
-    synced = []
+    flushed = []
 
-    def fsync(handle: int) -> None:  # as Windows has it, which does not sync what is only read
-        synced.append(handle)
+    def fsync(
+        handle: int,
+    ) -> None:  # as on Windows, which flushes no file that is open for reading only
+        flushed.append(handle)
         writable = fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
         assert writable or stat.S_ISDIR(os.fstat(handle).st_mode)
 
     monkeypatch.setattr(os, "fsync", fsync)
     checkpoint.save(tmp_path, 1, checkpoint.Checkpoint({"model": {"weight": torch.ones(3)}}, {}))
-    checkpoint.write_whole(tmp_path / "config.yaml", "{}")
-    assert len(synced) == 6  # the weights, the facts, the manifest, both folders, the configuration
+    checkpoint.atomic_write(tmp_path / "config.yaml", "{}")
+    assert (
+        len(flushed) == 6
+    )  # the weights, the facts, the manifest, both folders, the configuration
 
 
-def test_a_checkpoint_that_was_read_is_not_held_open(tmp_path: Path) -> None:
+def test_loaded_checkpoint_is_not_kept_open(tmp_path: Path) -> None:
     maps = Path("/proc/self/maps")
     if not maps.exists():
-        pytest.skip("asks Linux what is mapped")
-    path = checkpoint.save(tmp_path, 1, checkpoint.Checkpoint({"model": {"weight": torch.ones(3)}}, {}))
+        pytest.skip("needs Linux's list of mapped files")
+    path = checkpoint.save(
+        tmp_path, 1, checkpoint.Checkpoint({"model": {"weight": torch.ones(3)}}, {})
+    )
     saved = checkpoint.load(path)
     assert str(path) not in maps.read_text(encoding="utf-8")
     assert saved.tensors["model"]["weight"].tolist() == [1, 1, 1]

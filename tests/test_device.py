@@ -1,4 +1,4 @@
-"""Laws of what is chosen for a machine: precision, threads, kernels."""
+"""Laws of the choices for a machine: device, precision, threads and compilation."""
 
 import logging
 import subprocess
@@ -11,16 +11,25 @@ import torch
 import yaml
 
 from textdiff import device as devices
-from textdiff.cli import main
-from textdiff.device import best_precision, bf16_gain, choose_precision, emulation_factor, has_native_bf16, matmul_dtype
+from textdiff.cli.main import main
+from textdiff.config import UserError
+from textdiff.device import (
+    best_precision,
+    choose_precision,
+    emulation_factor,
+    has_native_bf16,
+    matmul_dtype,
+)
+from textdiff.timing import bf16_gain, timed
 
 CPU = torch.device("cpu")
-TINY = ["--model.width", "16", "--model.depth", "1", "--model.heads", "1", "--train.steps", "2", "--train.batch_size", "8"]
+TINY = ["--model.width", "16", "--model.depth", "1", "--model.heads", "1"]
+TINY += ["--train.steps", "2", "--train.batch_size", "8"]
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """`machine(native, gain)`: a CPU with or without bf16 instructions, and what they are worth."""
+    """`machine(native, gain)`: a CPU with or without bf16 instructions, and their speed-up."""
 
     def pretend(native: bool, gain: float) -> None:
         rates = {torch.float32: 1e9, torch.bfloat16: gain * 1e9}
@@ -36,14 +45,17 @@ def machine(monkeypatch):
         function.cache_clear()
 
 
-@pytest.mark.parametrize(("native", "gain", "expected"), [(True, 2.5, "bf16"), (True, 1.5, "no"), (True, 0.5, "no"), (False, 2.5, "no")])
-def test_bf16_is_chosen_where_it_is_native_and_faster(machine, native, gain, expected):
+@pytest.mark.parametrize(
+    ("native", "gain", "expected"),
+    [(True, 2.5, "bf16"), (True, 1.5, "no"), (True, 0.5, "no"), (False, 2.5, "no")],
+)
+def test_bf16_is_chosen_where_native_and_faster(machine, native, gain, expected):
     machine(native, gain)
     assert choose_precision("auto", CPU) == expected
 
 
 @pytest.mark.parametrize(("native", "gain"), [(True, 2.5), (False, 0.01)])
-def test_what_was_chosen_is_said_once_with_the_reason(machine, caplog, native, gain):
+def test_choice_is_logged_once_with_its_reason(machine, caplog, native, gain):
     machine(native, gain)
     with caplog.at_level(logging.INFO, "textdiff"):
         chosen = [choose_precision("auto", CPU) for _ in range(3)]
@@ -51,32 +63,34 @@ def test_what_was_chosen_is_said_once_with_the_reason(machine, caplog, native, g
     assert f"precision {chosen[0]} on " in line
 
 
-def test_emulated_bf16_is_obeyed_with_one_warning_that_names_the_factor(machine, caplog):
+def test_emulated_bf16_is_used_with_one_warning(machine, caplog):
     machine(native=False, gain=1 / 80)
     assert [choose_precision("bf16", CPU) for _ in range(2)] == ["bf16", "bf16"]
-    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    (line,) = [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ]
     assert "80 times as long as in float32" in line
 
 
 @pytest.mark.parametrize("asked", ["bf16", "no"])
-def test_an_explicit_choice_on_a_machine_that_can_is_silent(machine, caplog, asked):
+def test_explicit_native_precision_logs_nothing(machine, caplog, asked):
     machine(native=True, gain=2.5)
     assert choose_precision(asked, CPU) == asked
     assert not caplog.messages
 
 
-def test_the_race_is_short():
+def test_measurement_of_precisions_is_short():
     best_precision.cache_clear()
     bf16_gain.cache_clear()
-    assert devices.timed(lambda: best_precision(CPU), CPU) < 5.0
+    assert timed(lambda: best_precision(CPU), CPU) < 5.0
 
 
-def test_without_an_accelerator_the_device_is_the_cpu(monkeypatch):
+def test_device_without_accelerator_is_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert devices.own_device() == CPU
 
 
-def test_each_process_has_an_accelerator_of_its_own(monkeypatch):
+def test_each_process_has_its_own_accelerator(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
@@ -89,25 +103,30 @@ def test_each_process_has_an_accelerator_of_its_own(monkeypatch):
     assert devices.own_device() == CPU
 
 
-def test_a_gpu_without_native_bf16_computes_in_float32(monkeypatch):
+def test_gpu_without_native_bf16_uses_float32(monkeypatch):
     best_precision.cache_clear()
     has_native_bf16.cache_clear()
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation
+    )
     assert best_precision(torch.device("cuda")).precision == "no"
     assert best_precision(torch.device("mps")).precision == "no"
 
 
-def test_a_run_records_the_precision_chosen_and_a_resumed_one_keeps_it(tmp_path, monkeypatch):
-    def recorded() -> str:
-        return yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))["train"]["precision"]
+def test_resumed_run_keeps_its_recorded_precision(tmp_path, monkeypatch):
+    run, text = str(tmp_path / "run"), tmp_path / "text.txt"
+    text.write_text("the king sees the queen .\n" * 50, encoding="utf-8")
 
-    (tmp_path / "text.txt").write_text("the king sees the queen .\n" * 50, encoding="utf-8")
-    monkeypatch.setattr("textdiff.loop.choose_precision", lambda asked, *_: "no" if asked == "auto" else asked)
-    main(["train", "--run", str(tmp_path / "run"), "--data.train", str(tmp_path / "text.txt"), *TINY])
-    assert recorded() == "no"
-    monkeypatch.setattr("textdiff.loop.choose_precision", lambda asked, *_: "bf16" if asked == "auto" else asked)
-    main(["train", "--run", str(tmp_path / "run"), "--resume", "--train.steps", "3", "--train.precision", "auto"])
-    assert recorded() == "no"
+    def train(auto: str, *options: str) -> str:
+        """The recorded precision of a run, where `auto` is chosen for the precision auto."""
+        choose = lambda asked, *_: auto if asked == "auto" else asked  # noqa: E731
+        monkeypatch.setattr("textdiff.training.loop.choose_precision", choose)
+        main(["train", "--run", run, *options])
+        saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
+        return saved["train"]["precision"]
+
+    assert train("no", "--data.train", str(text), *TINY) == "no"
+    assert train("bf16", "--resume", "--train.steps", "3", "--train.precision", "auto") == "no"
 
 
 THREADS = """
@@ -121,29 +140,52 @@ print(torch.get_num_threads())
 
 @pytest.mark.parametrize("launcher", ["ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"])
 @pytest.mark.parametrize("chosen", [True, False])
-def test_a_users_own_omp_num_threads_is_left_alone(tmp_path: Path, monkeypatch, chosen: bool, launcher: str):
-    """Launchers set it to 1 in the processes they start, whether the user had set it or not."""
+def test_omp_num_threads_of_the_user_is_kept(
+    tmp_path: Path, monkeypatch, chosen: bool, launcher: str
+):
+    """Launchers set it to 1 in the processes that they start, even if the user has not set it."""
     (tmp_path / "script.py").write_text(THREADS, encoding="utf-8")
-    code = f"import os, subprocess, sys; os.environ |= {{'OMP_NUM_THREADS': '1', {launcher!r}: 'no'}}; "
-    code += f"sys.exit(subprocess.run([sys.executable, {str(tmp_path / 'script.py')!r}]).returncode)"
+    environment = {"OMP_NUM_THREADS": "1", launcher: "no"}
+    command = f"[sys.executable, {str(tmp_path / 'script.py')!r}]"
+    code = f"import os, subprocess, sys; os.environ |= {environment}; "
+    code += f"sys.exit(subprocess.run({command}).returncode)"
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if chosen:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert int(done.stdout) == (1 if chosen else psutil.cpu_count(logical=False))
 
 
-def test_matrices_are_not_multiplied_in_a_bf16_that_is_emulated(machine):
+def test_emulated_bf16_is_not_used_for_matrices(machine):
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         machine(native, gain=1.0)
         assert matmul_dtype("bf16", CPU) == dtype
         assert matmul_dtype("no", CPU) == torch.float32
 
 
-def test_a_gpu_that_cannot_compile_does_not_by_default(monkeypatch):
+def test_compilation_by_default_needs_a_complete_gpu(monkeypatch):
     cuda = torch.device("cuda")
-    for lacking in (None, "a C compiler"):
-        monkeypatch.setattr(devices, "compile_lacks", lambda _, lacking=lacking: lacking)
-        assert devices.compiles("auto", cuda) == (lacking is None)
-        assert devices.compiles(True, cuda)
-    assert not devices.compiles("auto", CPU)
+    for missing in (None, "a C compiler"):
+        monkeypatch.setattr(devices, "compile_lacks", lambda _, missing=missing: missing)
+        assert devices.compiles("auto", cuda) == (missing is None)
+        assert not devices.compiles("auto", CPU)
+        assert not devices.compiles(False, cuda)
+
+
+def test_requested_compilation_without_compiler_is_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+    devices.compile_lacks.cache_clear()
+    with pytest.raises(UserError, match=r"train\.compile true needs a C\+\+ compiler"):
+        devices.compiles(True, CPU)
+    text = tmp_path / "text.txt"
+    text.write_text("the king sees the queen .\n" * 50, encoding="utf-8")
+    options = ["--run", str(tmp_path / "run"), "--data.train", str(text), *TINY]
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as end:
+        main(["train", *options, "--train.compile", "true"])
+    devices.compile_lacks.cache_clear()
+    assert end.value.code == 2
+    assert "use --train.compile false" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()

@@ -1,16 +1,16 @@
-"""Laws of `textdiff doctor`: it finds a machine that computes wrong, and says what a bug report needs."""
+"""Laws of `textdiff doctor`: it finds wrong results, and reports what a bug report needs."""
 
 import pytest
 import torch
 
-from textdiff import doctor, layers
-from textdiff.cli import main
-from textdiff.doctor_text import subject
+from textdiff import doctor, nn
+from textdiff.cli.main import main
+from textdiff.text.doctor import subject
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Text alone, and no training times but the demo's."""
+    """Limits the report to text and to the training time of the demo."""
 
     class Entry:
         @staticmethod
@@ -20,20 +20,28 @@ def quick(monkeypatch):
     monkeypatch.setattr(doctor, "entry_points", lambda group: [Entry])
 
 
-def test_it_says_what_a_bug_report_needs(quick, capsys):
+def test_report_has_what_a_bug_report_needs(quick, capsys):
     main(["doctor"])
-    said = capsys.readouterr().out
-    for part in (torch.__version__, "Python 3", "GFLOP/s", "precision: ", "extras: ", "configs/text_demo.yaml: 1,500 steps"):
-        assert part in said
-    assert said.count("  ok      text: ") == 4
+    printed = capsys.readouterr().out
+    for part in (
+        torch.__version__,
+        "Python 3",
+        "GFLOP/s",
+        "precision: ",
+        "extras: ",
+        "configs/text_demo.yaml: 1,500 steps",
+    ):
+        assert part in printed
+    assert printed.count("  ok      text: ") == 4
 
 
-def test_a_machine_that_computes_wrong_results_is_found(quick, capsys, monkeypatch):
+def test_wrong_results_are_found(quick, capsys, monkeypatch):
     def broken(x, rotation):  # in single precision only, as a faulty device would
-        return layers.exact(x) * (1.5 if x.dtype == torch.float32 else 1)
+        return nn.upcast(x) * (1.5 if x.dtype == torch.float32 else 1)
 
-    monkeypatch.setattr("textdiff.transformer.rotate", broken)
-    monkeypatch.setattr(doctor.devices, "best_precision", lambda *_: doctor.devices.Choice("no", "a test"))
+    monkeypatch.setattr("textdiff.text.transformer.rotate", broken)
+    choice = doctor.devices.PrecisionChoice("no", "a test")
+    monkeypatch.setattr(doctor.devices, "best_precision", lambda *_: choice)
     doctor.devices.choose_precision.cache_clear()
     with pytest.raises(SystemExit) as end:
         main(["doctor"])
@@ -50,6 +58,6 @@ def test_every_kind_of_model_is_examined():
 
 
 def test_every_configuration_is_timed():
-    subjects = [entry.load()() for entry in doctor.entry_points(group=doctor.GROUP)]
-    found = {subject.configuration(path).name for subject in subjects for path in doctor._found(subject)}
-    assert found == {f"configs/{path.name}" for path in doctor.Path("configs").glob("*.yaml")}
+    kinds = [entry.load()() for entry in doctor.entry_points(group=doctor.GROUP)]
+    timed = {kind.configuration(path).name for kind in kinds for path in doctor._config_files(kind)}
+    assert timed == {f"configs/{path.name}" for path in doctor.Path("configs").glob("*.yaml")}

@@ -1,6 +1,6 @@
-"""Makes `python -m textdiff` the same as the `textdiff` command, which not every system has on its path."""
+"""Runs the `textdiff` command as `python -m textdiff`, for systems where it is not on the path."""
 
-from textdiff.cli import main
+from textdiff.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
-"""The machine: which device, which precision and which kernels this process uses. No other module asks.
+"""The device, precision and kernels that this process uses.
 
-Everything here is a question about a `torch.device`; nothing here knows a model.
+All decisions that depend on the machine are made here. This module imports no model.
 """
 
 import importlib.util
@@ -8,42 +8,43 @@ import logging
 import os
 import platform
 import shutil
-import time
-from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import psutil
 import torch
 
-from textdiff.config import Precision
+from textdiff.config import Precision, UserError
+from textdiff.timing import bf16_gain, matmul_rate
 
 log = logging.getLogger("textdiff")
 
-RACE = 0.1  # seconds of a measurement, of which the best run counts: others may be at work
-GAIN = 2.0  # how much faster a linear layer must be in bf16, for a training step to be faster at all
-WIDTH = 256  # of the layers of a typical model
+GAIN = 2.0  # speed-up of linear layers from which on a whole training step is faster in bf16
+WIDTH = 256  # width of the layers of a typical model
 
 
-class Choice(NamedTuple):
+class PrecisionChoice(NamedTuple):
     """A precision, bf16 or no (float32), and the reason for it."""
 
     precision: Literal["bf16", "no"]
     reason: str
 
 
-# --- which device
+# --- device
 
 
 def is_accelerated() -> bool:
-    """Whether this process may use an accelerator; `accelerate launch --cpu` forbids it."""
+    """Whether this process uses an accelerator. `accelerate launch --cpu` forbids it."""
     forbidden = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     return torch.accelerator.is_available() and not forbidden
 
 
 def own_device() -> torch.device:
-    """The accelerator of this process (of several on one machine, each has its own), or the CPU."""
+    """The accelerator of this process, or the CPU.
+
+    If there are several processes on one machine, each has its own accelerator.
+    """
     accelerator = torch.accelerator.current_accelerator() if is_accelerated() else None
     if accelerator is None:
         return torch.device("cpu")
@@ -54,7 +55,7 @@ def own_device() -> torch.device:
 
 
 def machine_name(device: torch.device) -> str:
-    """The device in words, such as `NVIDIA H100` or `AMD EPYC 7B13, AVX2, 2 threads`."""
+    """Name of the device, such as `NVIDIA H100` or `AMD EPYC 7B13, AVX2, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -74,9 +75,10 @@ def _cpu_name() -> str:
 
 
 def set_threads() -> None:
-    """Shares the cores of a CPU among the processes of a launcher that gave each one thread.
+    """Divides the CPU's cores between the processes of a launcher, which gave each one thread.
 
-    `accelerate launch` and torchrun do so unasked; a user's own OMP_NUM_THREADS is left alone.
+    `accelerate launch` and torchrun do so by default. If the user has set OMP_NUM_THREADS, the
+    number of threads is not changed.
     """
     launched = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
     one_thread = os.environ.get("OMP_NUM_THREADS") == "1"
@@ -85,7 +87,7 @@ def set_threads() -> None:
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     threads = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(threads)
-    log.info("on the CPU with %d threads a process", threads)
+    log.info("on the CPU with %d threads per process", threads)
 
 
 def _user_set_threads(launcher: int) -> bool:
@@ -98,69 +100,46 @@ def _user_set_threads(launcher: int) -> bool:
         return True
 
 
-# --- which precision
+# --- precision
 
 
 @cache
-def choose_precision(asked: Precision, device: torch.device, width: int = WIDTH) -> Literal["bf16", "no"]:
-    """The precision to compute in. Logs once, in one line, what was chosen and why.
+def choose_precision(
+    asked: Precision, device: torch.device, width: int = WIDTH
+) -> Literal["bf16", "no"]:
+    """Chooses the precision of a network, and logs the choice and its reason once, in one line.
 
-    `auto` is bf16 where the device computes it natively and, on a CPU, where a short race of
-    linear layers of the model's width says that it pays; else float32. An explicit choice is
-    obeyed, with a warning where bf16 is emulated.
+    `auto` is bf16 where the device computes it natively and, on a CPU, where a short measurement
+    of linear layers of the model's width shows that it is faster; otherwise float32. An explicit
+    choice is used as it is, with a warning where bf16 is emulated.
     """
     if asked == "auto":
         chosen, reason = best_precision(device, width)
         log.info("precision %s on %s: %s", chosen, machine_name(device), reason)
         return chosen
     if asked == "bf16" and (factor := emulation_factor(device)) > 1:
-        log.warning(
-            "bf16 is emulated on this %s: matrix products take %.0f times as long as in float32; choose precision auto or no",
-            device.type.upper(),
-            factor,
-        )
+        slower = f"matrix products take {factor:.0f} times as long as in float32"
+        kind, way_out = device.type.upper(), "choose precision auto or no"
+        log.warning("bf16 is emulated on this %s: %s; %s", kind, slower, way_out)
     return asked
 
 
 @cache
-def best_precision(device: torch.device, width: int = WIDTH) -> Choice:
-    """bf16 where it is native and pays, else float32."""
+def best_precision(device: torch.device, width: int = WIDTH) -> PrecisionChoice:
+    """The faster precision of the device: bf16 where it is native and faster, else float32."""
     if device.type == "mps":
-        return Choice("no", "bf16 gains nothing there")
+        return PrecisionChoice("no", "bf16 is not faster on MPS")
     if not has_native_bf16(device):
-        return Choice("no", "it has no native bf16")
+        return PrecisionChoice("no", "the device has no native bf16")
     if device.type != "cpu":
-        return Choice("bf16", "bf16 is native")
+        return PrecisionChoice("bf16", "bf16 is native")
     gain = bf16_gain(device, width)
     reason = f"linear layers of width {width} are {gain:.1f} times as fast in bf16"
-    return Choice("bf16" if gain >= GAIN else "no", reason)
-
-
-@cache
-def bf16_gain(device: torch.device, width: int) -> float:
-    """How many times as fast a linear layer is under bf16 autocast, forwards and backwards."""
-    layer = torch.nn.Linear(width, 4 * width, dtype=torch.float32, device=device)
-    x = torch.ones(8 * WIDTH, width, dtype=torch.float32, device=device, requires_grad=True)
-
-    def step(precision: str) -> None:
-        with autocast(device, precision):
-            y = layer(x)
-        y.sum().backward()
-
-    with torch.enable_grad():
-        return _best_seconds(partial(step, "no"), device) / _best_seconds(partial(step, "bf16"), device)
-
-
-def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
-    work()  # the first run is slower than the others
-    seconds: list[float] = []
-    while len(seconds) < 3 or sum(seconds) < RACE:
-        seconds.append(timed(work, device))
-    return min(seconds)
+    return PrecisionChoice("bf16" if gain >= GAIN else "no", reason)
 
 
 def matmul_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type in which matrix products are fast: bfloat16 if chosen and not emulated."""
+    """The type of fast matrix products: bfloat16 if it is chosen and not emulated, else float32."""
     return torch.bfloat16 if precision == "bf16" and has_native_bf16(device) else torch.float32
 
 
@@ -174,48 +153,23 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
         return bool(supported and supported())  # builds without oneDNN lack it
-    return device.type == "mps"  # of other accelerators nothing is known
+    return device.type == "mps"  # about other accelerators nothing is known
 
 
 @cache
 def emulation_factor(device: torch.device) -> float:
-    """How many times as long as float32 bf16 products take, where they are emulated; else 1."""
+    """Time of emulated bf16 matrix products relative to float32; 1 where bf16 is native."""
     if has_native_bf16(device):
         return 1.0
     return matmul_rate(torch.float32, device) / matmul_rate(torch.bfloat16, device)
 
 
-@cache
-def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of the best of some products as a transformer has them (rows x width x 4 width)."""
-    width, rows = (256, 512) if device.type == "cpu" else (2048, 8192)
-    columns = 4 * width
-    a = torch.ones(rows, width, dtype=dtype, device=device)
-    b = torch.ones(width, columns, dtype=dtype, device=device)
-    return 2 * rows * width * columns / _best_seconds(lambda: a @ b, device)
-
-
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of work, to the end of what it started on the device."""
-    synchronize(device)
-    began = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - began
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits for all work on the device."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision for the networks: bf16 where `precision` says so, else as the weights are."""
+    """Autocast to bf16 if the precision is bf16; otherwise it has no effect."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-# --- which kernels
+# --- kernels
 
 
 def has_fused_attention(device: torch.device) -> bool:
@@ -227,30 +181,45 @@ def has_fused_attention(device: torch.device) -> bool:
 
 
 def wants_static_shapes(device: torch.device) -> bool:
-    """Whether shapes must not depend on data: on an accelerator that would wait for the device.
+    """Whether shapes must not depend on data, which would wait for an accelerator.
 
-    On a CPU it costs nothing, and leaving out what is not needed saves work.
+    On a CPU such shapes cost nothing and save work.
     """
     return device.type != "cpu"
 
 
 def compiles(asked: Literal["auto"] | bool, device: torch.device) -> bool:
-    """Whether the training step is compiled; `auto`: on CUDA, if all that it needs is there."""
-    return device.type == "cuda" and not compile_lacks(device) if asked == "auto" else asked
+    """Whether the training step is compiled. `auto` is on for CUDA where nothing is missing.
+
+    Raises:
+        UserError: If compilation is asked for and something that it needs is missing.
+    """
+    missing = compile_lacks(device)
+    if asked == "auto":
+        return device.type == "cuda" and not missing
+    if asked and missing:
+        way_out = f"install {missing}, or use --train.compile false"
+        raise UserError(f"train.compile true needs {missing} on this machine: {way_out}")
+    return asked
 
 
 @cache
 def compile_lacks(device: torch.device) -> str | None:
-    """What torch.compile lacks on a CUDA device; None where it lacks nothing, or is not wanted."""
-    if device.type != "cuda":
+    """The missing part that torch.compile needs on a device.
+
+    None if nothing is missing, or if the needs of the device are not known here.
+    """
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            return "the package triton"
+        if torch.cuda.get_device_capability(device) < (7, 0):
+            return "a GPU of compute capability 7.0 or more"
+        compilers = (os.environ.get("CC", "cc"), "gcc", "clang")
+        return None if any(map(shutil.which, compilers)) else "a C compiler"
+    if device.type != "cpu":
         return None
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton"
-    if torch.cuda.get_device_capability(device) < (7, 0):
-        return "a GPU of compute capability 7.0 or more"
-    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
-        return "a C compiler"
-    return None
+    default = {"Windows": "cl", "Darwin": "clang++"}.get(platform.system(), "g++")
+    return None if shutil.which(os.environ.get("CXX", default)) else "a C++ compiler"
 
 
 def pins_memory(device: torch.device) -> bool:

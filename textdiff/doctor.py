@@ -1,7 +1,7 @@
-"""`textdiff doctor`: what this machine is, what was chosen for it, how long runs take, and whether it computes right.
+"""`textdiff doctor`: a report on this machine, its results and its training times.
 
-Knows neither text nor images: installed packages name their `Subject`s under the entry point group
-`textdiff.doctor`.
+Installed packages register their `ModelKind`s under the entry point group `textdiff.doctor`, so
+this module imports neither text nor images.
 """
 
 import math
@@ -21,42 +21,55 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from textdiff import device as devices
-from textdiff.batches import MicroBatch
-from textdiff.config import Run
-from textdiff.loop import new_accelerator
-from textdiff.pretrained import load_pretrained
-from textdiff.trainer import Trainer
+from textdiff.config import RunConfig
+from textdiff.hub import load_pretrained
+from textdiff.timing import matmul_rate, timed
+from textdiff.training.batching import MicroBatch
+from textdiff.training.loop import new_accelerator
+from textdiff.training.run_dir import RunDir
+from textdiff.training.trainer import Trainer
 
 GROUP = "textdiff.doctor"
 CONFIGS = Path(__file__).parents[1] / "configs"
-TOLERANCE = {"no": 2e-4, "bf16": 5e-2}  # relative, of the device's results to float64's on the CPU
+TOLERANCE = {"no": 2e-4, "bf16": 5e-2}  # largest relative error, against float64 on the CPU
 
 
 class CheckFailed(Exception):
-    """The machine computes wrong results, or there is nothing to check."""
+    """Raised if the machine computes wrong results, or if there is nothing to check."""
 
 
-class Configuration(NamedTuple):
-    """A configuration whose training can be timed: `batch` is a typical step's, of `size` units."""
+class TrainingBenchmark(NamedTuple):
+    """A configuration whose training can be timed.
+
+    Args:
+        name: Name for the report.
+        config: The configuration.
+        model: Builds the model.
+        batch: A batch of typical size.
+        size: Number of tokens or images in the batch.
+        unit: `tokens` or `images`.
+        processes: Number of processes that share the machine's cores.
+    """
 
     name: str
-    config: Run
+    config: RunConfig
     model: Callable[[], PreTrainedModel]
     batch: dict[str, Tensor]
     size: int
     unit: str
-    processes: int = 1  # that share the machine's cores
+    processes: int = 1
 
 
-class Subject(NamedTuple):
+class ModelKind(NamedTuple):
     """A kind of model: text or images.
 
     Args:
-        small: a small model, the same at every call.
-        batch: of its training.
-        sample: x0 after one sampler step, from (model, device, precision).
-        configurations: names of the files in configs/ whose training is timed.
-        configuration: reads one of them.
+        name: Name for the report.
+        small: Builds a small model, the same one at every call.
+        batch: A training batch of the small model.
+        sample: Computes x0 after one sampler step, from (model, device, precision).
+        configurations: Names of the files in configs/ whose training is timed.
+        configuration: Reads one of these files.
     """
 
     name: str
@@ -64,29 +77,33 @@ class Subject(NamedTuple):
     batch: dict[str, Tensor]
     sample: Callable[[Any, torch.device, str], Tensor]
     configurations: tuple[str, ...]
-    configuration: Callable[[Path], Configuration]
+    configuration: Callable[[Path], TrainingBenchmark]
 
 
 def examine() -> Iterator[str]:
-    """The report, line by line. Raises CheckFailed at the end if a check failed, or if there is nothing to check."""
+    """Yields the lines of the report.
+
+    Raises:
+        CheckFailed: At the end, if a check failed or if there is nothing to check.
+    """
     device = devices.own_device()
     yield from _software()
     yield from _machine(device)
     precision = devices.choose_precision("auto", device)
-    subjects = [entry.load()() for entry in entry_points(group=GROUP)]
-    if not subjects:
+    kinds = [entry.load()() for entry in entry_points(group=GROUP)]
+    if not kinds:
         raise CheckFailed("nothing to check is installed: pip install -e . -c constraints.txt")
     yield f"checks on {device.type}, precision {precision}, against float64 on the CPU"
     failed = []
-    for subject in subjects:
-        for what, error, limit in _checks(subject, device, precision):
-            good = error <= limit
-            failed += [] if good else [f"{subject.name}: {what}"]
-            verdict = "ok" if good else "FAILED"
-            yield f"  {verdict:6}  {subject.name}: {what}, error {error:.1e} (at most {limit:g})"
+    for kind in kinds:
+        for check in _checks(kind, device, precision):
+            passed = check.error <= check.limit
+            failed += [] if passed else [f"{kind.name}: {check.name}"]
+            error = f"error {check.error:.1e} (at most {check.limit:g})"
+            yield f"  {'ok' if passed else 'FAILED':6}  {kind.name}: {check.name}, {error}"
     yield "training times on this machine, from a few steps of each configuration"
-    for subject in subjects:
-        yield from (f"  {_time(subject.configuration(path))}" for path in _found(subject))
+    for kind in kinds:
+        yield from (f"  {_time(kind.configuration(path))}" for path in _config_files(kind))
     if failed:
         raise CheckFailed(f"this machine computes wrong results: {'; '.join(failed)}")
 
@@ -95,7 +112,9 @@ def _software() -> Iterator[str]:
     names = ("textdiff", "torch", "transformers", "accelerate", "datasets", "tokenizers")
     yield f"{platform.platform()}, Python {platform.python_version()}"
     yield ", ".join(f"{name} {_version(name) or '(not installed)'}" for name in names)
-    yield "extras: " + ", ".join(f"{extra} {'installed' if not lacking else 'lacks ' + ' '.join(lacking)}" for extra, lacking in _extras().items())
+    extras = {extra: " ".join(missing) for extra, missing in _extras().items()}
+    states = [f"{extra} {'lacks ' + m if m else 'installed'}" for extra, m in extras.items()]
+    yield f"extras: {', '.join(states)}"
 
 
 def _version(name: str) -> str | None:
@@ -107,14 +126,14 @@ def _version(name: str) -> str | None:
 
 def _extras() -> dict[str, list[str]]:
     """Missing packages of each extra."""
-    lacking: dict[str, list[str]] = {}
+    extras: dict[str, list[str]] = {}
     for line in (requires("textdiff") or []) if _version("textdiff") else []:
         requirement = Requirement(line)
-        extra = str(requirement.marker).rpartition('extra == "')[2].rstrip('"') if requirement.marker else ""
-        if extra and requirement.name != "textdiff":
+        _, is_extra, extra = str(requirement.marker or "").rpartition('extra == "')
+        if is_extra and requirement.name != "textdiff":
             missing = [] if _version(requirement.name) else [requirement.name]
-            lacking[extra] = lacking.get(extra, []) + missing
-    return lacking
+            extras.setdefault(extra.rstrip('"'), []).extend(missing)
+    return extras
 
 
 def _machine(device: torch.device) -> Iterator[str]:
@@ -122,40 +141,49 @@ def _machine(device: torch.device) -> Iterator[str]:
     yield f"{psutil.cpu_count()} cores, {memory:.0f} GiB of memory"
     yield f"device: {device} ({devices.machine_name(device)})"
     rates = {"float32": torch.float32, "bf16": torch.bfloat16}
-    speeds = {name: devices.matmul_rate(dtype, device) / 1e9 for name, dtype in rates.items()}
-    yield "matrix products: " + ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in speeds.items())
+    speeds = {name: matmul_rate(dtype, device) / 1e9 for name, dtype in rates.items()}
+    shown = ", ".join(f"{name} {speed:,.0f} GFLOP/s" for name, speed in speeds.items())
+    yield f"matrix products: {shown}"
     chosen, reason = devices.best_precision(device)
     yield f"precision: {chosen} ({reason})"
-    attention = "torch's fused kernel" if devices.has_fused_attention(device) else "written out"
+    attention = "torch's fused kernel" if devices.has_fused_attention(device) else "plain formula"
     compiled = "on" if devices.compiles("auto", device) else "off"
-    if lacking := devices.compile_lacks(device):
-        compiled += f", for it lacks {lacking}"
-    yield f"attention: {attention}; torch.compile: {compiled}; random keys: " + ("on the device" if devices.has_exact_int64(device) else "on the CPU")
+    if missing := devices.compile_lacks(device):
+        compiled += f" ({missing} is missing)"
+    keys = "on the device" if devices.has_exact_int64(device) else "on the CPU"
+    yield f"attention: {attention}; torch.compile: {compiled}; random keys: {keys}"
 
 
-# --- checks
+class _Check(NamedTuple):
+    name: str
+    error: float  # relative
+    limit: float
 
 
-def _checks(subject: Subject, device: torch.device, precision: str) -> Iterator[tuple[str, float, float]]:
-    """What was checked, its relative error, and the error allowed."""
-    exact = subject.small().double()
+def _checks(kind: ModelKind, device: torch.device, precision: str) -> Iterator[_Check]:
+    """Compares results of the device with those of the CPU in float64."""
+    exact, cpu, tolerance = kind.small().double(), torch.device("cpu"), TOLERANCE[precision]
     with _in_float64():
-        wanted = _training_step(exact.train(), subject.batch, torch.device("cpu"), "no")
-        drawn = subject.sample(exact.eval(), torch.device("cpu"), "no")
-    model = torch.nn.Module.to(subject.small(), device)
-    found = _training_step(model.train(), subject.batch, device, precision)
-    yield "loss of a training step", _error(found[0], wanted[0]), TOLERANCE[precision]
-    yield "gradient of a training step", _error(found[1], wanted[1]), 2 * TOLERANCE[precision]
-    sample = subject.sample(model.eval(), device, precision)
-    yield "sampling step", _error(sample, drawn), TOLERANCE[precision]
-    with tempfile.TemporaryDirectory(prefix="textdiff-doctor-", ignore_cleanup_errors=True) as folder:
+        true_loss, true_gradient = _training_step(exact.train(), kind.batch, cpu, "no")
+        true_sample = kind.sample(exact.eval(), cpu, "no")
+    model = torch.nn.Module.to(kind.small(), device)
+    loss, gradient = _training_step(model.train(), kind.batch, device, precision)
+    yield _Check("loss of a training step", _error(loss, true_loss), tolerance)
+    yield _Check("gradient of a training step", _error(gradient, true_gradient), 2 * tolerance)
+    sample = kind.sample(model.eval(), device, precision)
+    yield _Check("sampling step", _error(sample, true_sample), tolerance)
+    temporary = tempfile.TemporaryDirectory(prefix="textdiff-doctor-", ignore_cleanup_errors=True)
+    with temporary as folder:
         model.save_pretrained(folder)
-        again, _ = load_pretrained(folder, (type(model),), ("config.json",))
-        yield "saved and loaded", _error(subject.sample(again, device, precision), sample), 0.0
+        loaded, _ = load_pretrained(folder, (type(model),), ("config.json",))
+        again = kind.sample(loaded, device, precision)
+    yield _Check("saved and loaded", _error(again, sample), 0.0)
 
 
-def _training_step(model: PreTrainedModel, batch: dict[str, Tensor], device: torch.device, precision: str) -> tuple[Tensor, Tensor]:
-    """The loss and all gradients, flat."""
+def _training_step(
+    model: PreTrainedModel, batch: dict[str, Tensor], device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
+    """The loss and all gradients in one vector."""
     model.zero_grad()
     with devices.autocast(device, precision):
         terms = model(**{name: tensor.to(device) for name, tensor in batch.items()})
@@ -165,10 +193,10 @@ def _training_step(model: PreTrainedModel, batch: dict[str, Tensor], device: tor
     return loss.detach(), torch.cat(gradients)
 
 
-def _error(found: Tensor, wanted: Tensor) -> float:
+def _error(result: Tensor, expected: Tensor) -> float:
     """Relative error in the Euclidean norm; infinite if it is not finite."""
-    found, wanted = found.detach().cpu().double(), wanted.detach().cpu().double()
-    error = float((found - wanted).norm() / wanted.norm())
+    result, expected = result.detach().cpu().double(), expected.detach().cpu().double()
+    error = float((result - expected).norm() / expected.norm())
     return error if math.isfinite(error) else math.inf
 
 
@@ -182,39 +210,39 @@ def _in_float64() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-# --- times
-
-
-def _found(subject: Subject) -> list[Path]:
-    """The subject's configurations, where they lie beside the package."""
-    paths = [CONFIGS / f"{name}.yaml" for name in subject.configurations]
+def _config_files(kind: ModelKind) -> list[Path]:
+    """The configuration files of a kind, where they lie beside the package."""
+    paths = [CONFIGS / f"{name}.yaml" for name in kind.configurations]
     return [path for path in paths if path.exists()]
 
 
-def _time(configuration: Configuration) -> str:
-    """How long a configuration's training takes, by a few of its steps on made-up data."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // configuration.processes))
+def _time(benchmark: TrainingBenchmark) -> str:
+    """Training time of a configuration, from a few steps on artificial data."""
+    threads, run_dir = torch.get_num_threads(), RunDir[RunConfig](Path(benchmark.config.run))
+    torch.set_num_threads(max(1, threads // benchmark.processes))
     try:
-        accelerator, config = new_accelerator(configuration.config)
-        seconds = _step_seconds(configuration, config, accelerator)
+        accelerator, config = new_accelerator(benchmark.config, run_dir)
+        seconds = _step_seconds(benchmark, config, accelerator)
     finally:
         torch.set_num_threads(threads)
-    rate = f"{configuration.size / seconds:,.0f} {configuration.unit}/s"
-    speed = f"{seconds:.2g} s a step, {rate}"
+    rate = f"{benchmark.size / seconds:,.0f} {benchmark.unit}/s"
+    speed = f"{seconds:.2g} seconds per step, {rate}"
     if config.train.minutes:
-        return f"{configuration.name}: {config.train.minutes:g} minutes, as it asks for ({speed})"
-    return f"{configuration.name}: {config.train.steps:,} steps, about {_duration(config.train.steps * seconds)} ({speed})"
+        return f"{benchmark.name}: {config.train.minutes:g} minutes, as configured ({speed})"
+    duration = _duration(config.train.steps * seconds)
+    return f"{benchmark.name}: {config.train.steps:,} steps, about {duration} ({speed})"
 
 
-def _step_seconds(configuration: Configuration, config: Run, accelerator: Accelerator) -> float:
-    trainer = Trainer(configuration.model(), config.train, Path(), accelerator)
-    steps = trainer.train([[MicroBatch(configuration.batch, 1.0, 1)]] * 4)
-    first, *others = [devices.timed(lambda: next(steps), accelerator.device) for _ in range(2)]
-    if first < 1:  # cheap enough to look again
-        others += [devices.timed(lambda: next(steps), accelerator.device) for _ in range(2)]
+def _step_seconds(
+    benchmark: TrainingBenchmark, config: RunConfig, accelerator: Accelerator
+) -> float:
+    trainer = Trainer(benchmark.model(), config.train, Path(), accelerator)
+    steps = trainer.train([[MicroBatch(benchmark.batch, 1.0, 1)]] * 4)
+    first, *seconds = [timed(lambda: next(steps), accelerator.device) for _ in range(2)]
+    if first < 1:  # cheap enough for two more steps
+        seconds += [timed(lambda: next(steps), accelerator.device) for _ in range(2)]
     accelerator.free_memory()
-    return min(others)
+    return min(seconds)
 
 
 def _duration(seconds: float) -> str:

@@ -1,20 +1,26 @@
-"""A table of figures as text: a line a figure, a column a row of the report."""
+"""Tables of figures as text."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
-def lines(table: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """`table` holds a row's figures by its name; all rows have the same, None where there is nothing to say."""
-    wide = max(16, *(len(name) + 2 for name in table))
-    yield " " * 22 + "".join(f"{name:>{wide}}" for name in table)
+def table_lines(table: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Lines of a table with one figure per line and one report per column.
+
+    Args:
+        table: Figures by name, of each report by its name. All reports have the same figures; a
+            value that does not exist is None.
+    """
+    width = max(16, *(len(name) + 2 for name in table))
+    yield " " * 22 + "".join(f"{name:>{width}}" for name in table)
     for key in next(iter(table.values())):
-        yield f"{key:22}" + "".join(f"{shown(row[key]):>{wide}}" for row in table.values())
+        yield f"{key:22}" + "".join(f"{format_value(row[key]):>{width}}" for row in table.values())
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
+    """A value with three decimals or digits; an interval as `a to b`; None as a dash."""
     if isinstance(value, list):
-        return " to ".join(shown(part) for part in value)
+        return " to ".join(format_value(part) for part in value)
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) >= 100 else f"{value:.3f}"
     return "-" if value is None else str(value)

@@ -1,5 +1,6 @@
-"""The diffusion core: pure tensor math over `(b, *d)` tensors.
+"""The diffusion core: pure tensor math on tensors of shape `(b, *d)`.
 
-It imports torch, the standard library and jaxtyping, and knows no model, text, image, configuration, file or device.
-Import the module that defines the name: `from textdiff.diffusion.gaussian import diffuse`.
+It imports torch, the standard library and jaxtyping only. Models, text, images, configuration,
+files and devices are handled elsewhere. Import a name from the module that defines it:
+`from textdiff.diffusion.gaussian import diffuse`.
 """

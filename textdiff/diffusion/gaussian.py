@@ -1,7 +1,8 @@
-"""Gaussian diffusion in log-SNR form: the forward process, its posterior, and the pair (x0, eps) every network is turned into.
+"""Gaussian diffusion in log-SNR form: the forward process, its posterior and predictions.
 
-With lambda = log SNR the variance-preserving process is `x_t = alpha x0 + sigma eps`, `alpha^2 = sigmoid(lambda)`,
-`sigma^2 = sigmoid(-lambda)`. Nothing here knows of steps or schedules, nor what the data are.
+With lambda = log SNR the variance-preserving process is `x_t = alpha x0 + sigma eps`,
+`alpha^2 = sigmoid(lambda)`, `sigma^2 = sigmoid(-lambda)`. Every network output is converted to the
+pair (x0, eps) here. The equations hold for any schedule, any steps and any kind of data.
 """
 
 from collections.abc import Callable
@@ -11,55 +12,68 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+X = Float[Tensor, "b *d"]
+PerSample = Float[Tensor, " b"]
+Broadcast = Float[Tensor, "b *#d"]  # one number per sample, or one per element
+
 
 class Prediction(NamedTuple):
-    """What a network says of x_t, in both forms: `x_t = alpha x0 + sigma eps` holds for the pair."""
+    """A network's prediction at x_t in both forms: `x_t = alpha x0 + sigma eps` holds for them."""
 
-    x0: Float[Tensor, "b *d"]
-    eps: Float[Tensor, "b *d"]
+    x0: X
+    eps: X
 
 
 class Gaussian(NamedTuple):
-    """A diagonal Gaussian; `var` is the variance, not the standard deviation."""
+    """A diagonal Gaussian. `var` is the variance, not the standard deviation."""
 
-    mean: Float[Tensor, "b *d"]
-    var: Float[Tensor, "b *#d"]
+    mean: X
+    var: Broadcast
 
 
-Denoiser = Callable[[Float[Tensor, "b *d"], Float[Tensor, " b"]], Prediction]  # (x_t, log SNR) -> Prediction
+Denoiser = Callable[[X, PerSample], Prediction]  # (x_t, log SNR) -> Prediction
 
 
 class AlphaSigma(NamedTuple):
-    alpha: Float[Tensor, "b *#d"]
-    sigma: Float[Tensor, "b *#d"]
+    """Signal scale alpha and noise scale sigma."""
+
+    alpha: Broadcast
+    sigma: Broadcast
 
 
-def expand(per_sample: Float[Tensor, " b"], like: Float[Tensor, "b *d"]) -> Float[Tensor, "b *#d"]:
-    """Views one number a sample so that it multiplies `like`; the core broadcasts nowhere else."""
+def expand(per_sample: PerSample, like: X) -> Broadcast:
+    """Reshapes one number per sample so that it broadcasts against `like`."""
     return per_sample.view(-1, *[1] * (like.ndim - 1))
 
 
-def alpha_sigma(logsnr: Float[Tensor, " b"], like: Float[Tensor, "b *d"]) -> AlphaSigma:
-    """Signal and noise scale of the variance-preserving process (VDM, arXiv:2107.00630, sec. 3.1). Infinite log SNR is exact."""
+def alpha_sigma(logsnr: PerSample, like: X) -> AlphaSigma:
+    """Signal and noise scale of the variance-preserving process (VDM, arXiv:2107.00630, sec. 3.1).
+
+    They are exact at infinite log SNR.
+    """
     logsnr = expand(logsnr, like)
     return AlphaSigma(logsnr.sigmoid().sqrt(), (-logsnr).sigmoid().sqrt())
 
 
-def diffuse(x0: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], eps: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
-    """A draw of q(x_t | x_0), given its standard normal eps: DDPM (arXiv:2006.11239) eq. 4."""
+def diffuse(x0: X, eps: X, logsnr: PerSample) -> X:
+    """Sample of q(x_t | x_0) made from standard normal eps: DDPM (arXiv:2006.11239) eq. 4."""
     alpha, sigma = alpha_sigma(logsnr, x0)
     return alpha * x0 + sigma * eps
 
 
-def transition(x_s: Float[Tensor, "b *d"], logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"]) -> Gaussian:
-    """q(x_t | x_s) for s before t (log SNR falls): the k-step jump of the chain in log-SNR form."""
+def transition(x_s: X, logsnr_s: PerSample, logsnr_t: PerSample) -> Gaussian:
+    """q(x_t | x_s) for s before t (log SNR falls), over any number of steps at once."""
     alpha_s, _ = alpha_sigma(logsnr_s, x_s)
     alpha_t, sigma_t = alpha_sigma(logsnr_t, x_s)
-    return Gaussian(alpha_t / alpha_s * x_s, -(sigma_t**2) * expand(logsnr_t - logsnr_s, x_s).expm1())
+    var = -(sigma_t**2) * expand(logsnr_t - logsnr_s, x_s).expm1()
+    return Gaussian(alpha_t / alpha_s * x_s, var)
 
 
-def posterior(x0: Float[Tensor, "b *d"], x_t: Float[Tensor, "b *d"], logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"]) -> Gaussian:
-    """q(x_s | x_t, x_0) for s before t: DDPM eq. 6-7 in log-SNR form. `logsnr_s = inf` gives x0 with variance 0."""
+def posterior(x0: X, x_t: X, logsnr_s: PerSample, logsnr_t: PerSample) -> Gaussian:
+    """q(x_s | x_t, x_0) for s before t: DDPM eq. 6-7 in log-SNR form.
+
+    With `logsnr_s = inf` it is x0 with variance 0.
+    """
     alpha_s, sigma_s = alpha_sigma(logsnr_s, x_t)
     alpha_t, sigma_t = alpha_sigma(logsnr_t, x_t)
     new_noise = -expand(logsnr_t - logsnr_s, x_t).expm1()  # 1 - SNR_t / SNR_s
@@ -67,48 +81,59 @@ def posterior(x0: Float[Tensor, "b *d"], x_t: Float[Tensor, "b *d"], logsnr_s: F
     return Gaussian(mean, sigma_s**2 * new_noise)
 
 
-def from_eps(x_t: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], eps: Float[Tensor, "b *d"]) -> Prediction:
-    """Reads a network's output as the noise. At log SNR = -inf (alpha = 0) the noise does not determine x0: the result is not finite."""
+def from_eps(x_t: X, eps: X, logsnr: PerSample) -> Prediction:
+    """Converts a predicted eps to the pair (x0, eps).
+
+    At log SNR = -inf (alpha = 0) eps does not determine x0, and the result is not finite.
+    """
     alpha, sigma = alpha_sigma(logsnr, x_t)
     return Prediction((x_t - sigma * eps) / alpha, eps)
 
 
-def from_x0(x_t: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], x0: Float[Tensor, "b *d"]) -> Prediction:
-    """Reads a network's output as the clean data."""
+def from_x0(x_t: X, x0: X, logsnr: PerSample) -> Prediction:
+    """Converts a predicted x0 to the pair (x0, eps)."""
     alpha, sigma = alpha_sigma(logsnr, x_t)
     return Prediction(x0, (x_t - alpha * x0) / sigma)
 
 
-def from_v(x_t: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], v: Float[Tensor, "b *d"]) -> Prediction:
-    """Reads a network's output as `v = alpha eps - sigma x0` (progressive distillation, arXiv:2202.00512, app. D)."""
+def from_v(x_t: X, v: X, logsnr: PerSample) -> Prediction:
+    """Converts a predicted `v = alpha eps - sigma x0` to the pair (x0, eps).
+
+    Source: progressive distillation, arXiv:2202.00512, app. D.
+    """
     alpha, sigma = alpha_sigma(logsnr, x_t)
     return Prediction(alpha * x_t - sigma * v, sigma * x_t + alpha * v)
 
 
-def from_score(x_t: Float[Tensor, "b *d"], logsnr: Float[Tensor, " b"], score: Float[Tensor, "b *d"]) -> Prediction:
-    """Reads a network's output as the score grad log q(x_t) = -eps / sigma (note the sign)."""
+def from_score(x_t: X, score: X, logsnr: PerSample) -> Prediction:
+    """Converts a predicted score grad log q(x_t) = -eps / sigma (note the sign) to (x0, eps)."""
     _, sigma = alpha_sigma(logsnr, x_t)
-    return from_eps(x_t, logsnr, -sigma * score)
+    return from_eps(x_t, -sigma * score, logsnr)
 
 
-def from_mean(x_t: Float[Tensor, "b *d"], logsnr_s: Float[Tensor, " b"], logsnr_t: Float[Tensor, " b"], mean: Float[Tensor, "b *d"]) -> Prediction:
-    """Reads a network's output as the posterior mean of q(x_s | x_t, x_0), the notes' mu-parameterization."""
-    zero = torch.zeros_like(x_t)
-    per_x_t = posterior(zero, torch.ones_like(x_t), logsnr_s, logsnr_t).mean
-    per_x0 = posterior(torch.ones_like(x_t), zero, logsnr_s, logsnr_t).mean
-    return from_x0(x_t, logsnr_t, (mean - per_x_t * x_t) / per_x0)
+def from_mean(x_t: X, mean: X, logsnr_s: PerSample, logsnr_t: PerSample) -> Prediction:
+    """Converts a predicted mean mu of q(x_s | x_t, x_0) to the pair (x0, eps)."""
+    zeros, ones = torch.zeros_like(x_t), torch.ones_like(x_t)
+    coef_xt = posterior(zeros, ones, logsnr_s, logsnr_t).mean
+    coef_x0 = posterior(ones, zeros, logsnr_s, logsnr_t).mean
+    return from_x0(x_t, (mean - coef_xt * x_t) / coef_x0, logsnr_t)
 
 
-def to_v(prediction: Prediction, logsnr: Float[Tensor, " b"]) -> Float[Tensor, "b *d"]:
-    """v of a prediction: the inverse of `from_v`."""
+def to_v(prediction: Prediction, logsnr: PerSample) -> X:
+    """Converts a prediction to v: the inverse of `from_v`."""
     alpha, sigma = alpha_sigma(logsnr, prediction.eps)
     return alpha * prediction.eps - sigma * prediction.x0
 
 
-def to_score(prediction: Prediction, logsnr: Float[Tensor, " b"]) -> Float[Tensor, "b *d"]:
-    """Score of a prediction, -eps / sigma: the inverse of `from_score`."""
+def to_score(prediction: Prediction, logsnr: PerSample) -> X:
+    """Converts a prediction to the score -eps / sigma: the inverse of `from_score`."""
     _, sigma = alpha_sigma(logsnr, prediction.eps)
     return -prediction.eps / sigma
 
 
-PREDICTIONS: dict[str, Callable[..., Prediction]] = {"eps": from_eps, "x0": from_x0, "v": from_v, "score": from_score}
+PREDICTIONS: dict[str, Callable[..., Prediction]] = {
+    "eps": from_eps,
+    "x0": from_x0,
+    "v": from_v,
+    "score": from_score,
+}

@@ -1,7 +1,7 @@
-"""Continuous time: dx = f(t) x dt + g(t) dw, the linear SDEs of diffusion, forwards, backwards, and as an ODE without noise.
+"""Linear SDEs dx = f(t) x dt + g(t) dw: forward paths, reverse paths and the probability-flow ODE.
 
-Times are numbers from 0 (data) on; a score is a function (x, t). Every such SDE is the variance-preserving process in other coordinates, so that one
-denoiser serves them all (`score_of`).
+Times start at 0 (data); a score is a function (x, t). Every such SDE is the variance-preserving
+process in other coordinates, so that one denoiser is the score of all of them (`score_of`).
 """
 
 import math
@@ -13,71 +13,94 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from textdiff.diffusion.gaussian import Denoiser
+from textdiff.diffusion.gaussian import Broadcast, Denoiser, X, expand
 from textdiff.diffusion.samplers import Generators, randn_like
 
-OfTime = Callable[[Tensor], Tensor]
-TimeScore = Callable[[Float[Tensor, "b *d"], Tensor], Float[Tensor, "b *d"]]
+TimeFunction = Callable[[Tensor], Tensor]
+TimeScore = Callable[[X, Tensor], X]
+Times = Float[Tensor, " n"]
 
 
 @dataclass(frozen=True)
 class SDE:
-    """dx = rate(t) x dt + diffusion(t) dw, whose q(x_t | x_0) = N(scale(t) x_0, std(t)^2 I); `end` is where data are forgotten."""
+    """dx = drift(t) x dt + diffusion(t) dw with q(x_t | x_0) = N(scale(t) x_0, std(t)^2 I).
 
-    rate: OfTime
-    diffusion: OfTime
-    scale: OfTime
-    std: OfTime
+    `end` is the time at which the data are replaced by noise.
+    """
+
+    drift: TimeFunction
+    diffusion: TimeFunction
+    scale: TimeFunction
+    std: TimeFunction
     end: float
 
     def logsnr(self, t: Tensor) -> Tensor:
+        """Log SNR at time t."""
         return 2 * (self.scale(t) / self.std(t)).log()
 
 
 def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> SDE:
-    """Variance preserving: the limit of DDPM's chain (Song et al., arXiv:2011.13456, eq. 11, 29, 32-33). f = -beta/2, g^2 = beta."""
-    beta, integral = _beta(beta_min, beta_max)
-    return SDE(lambda t: -beta(t) / 2, lambda t: beta(t).sqrt(), lambda t: (-integral(t) / 2).exp(), lambda t: (-(-integral(t)).expm1()).sqrt(), 1.0)
+    """Variance-preserving SDE, the limit of DDPM's chain: f = -beta/2, g^2 = beta.
+
+    Source: Song et al., arXiv:2011.13456, eq. 11, 29, 32-33.
+    """
+    beta, integral = _linear_beta(beta_min, beta_max)
+    return SDE(
+        drift=lambda t: -beta(t) / 2,
+        diffusion=lambda t: beta(t).sqrt(),
+        scale=lambda t: (-integral(t) / 2).exp(),
+        std=lambda t: (-(-integral(t)).expm1()).sqrt(),
+        end=1.0,
+    )
 
 
 def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> SDE:
-    """The same mean, with the square of its variance: std = 1 - alpha^2 (eq. 14, 29)."""
-    beta, integral = _beta(beta_min, beta_max)
+    """Sub-VP SDE: the mean of `vp` and its variance squared, std = 1 - alpha^2 (eq. 14, 29)."""
+    beta, integral = _linear_beta(beta_min, beta_max)
     return SDE(
-        lambda t: -beta(t) / 2,
-        lambda t: (beta(t) * -(-2 * integral(t)).expm1()).sqrt(),
-        lambda t: (-integral(t) / 2).exp(),
-        lambda t: -(-integral(t)).expm1(),
-        1.0,
+        drift=lambda t: -beta(t) / 2,
+        diffusion=lambda t: (beta(t) * -(-2 * integral(t)).expm1()).sqrt(),
+        scale=lambda t: (-integral(t) / 2).exp(),
+        std=lambda t: -(-integral(t)).expm1(),
+        end=1.0,
     )
 
 
 def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> SDE:
-    """Variance exploding: the limit of NCSN's ladder sigma(t) = sigma_min (sigma_max / sigma_min)^t (eq. 9, 30-31), from a clean start: std^2 is
-    sigma(t)^2 - sigma_min^2."""
+    """Variance-exploding SDE, the limit of NCSN's noise levels (eq. 9, 30-31).
+
+    sigma(t) = sigma_min (sigma_max / sigma_min)^t. At t = 0 the data are clean:
+    std^2 = sigma(t)^2 - sigma_min^2.
+    """
     growth = math.log(sigma_max / sigma_min)
     return SDE(
-        torch.zeros_like,
-        lambda t: sigma_min * (growth * t).exp() * math.sqrt(2 * growth),
-        torch.ones_like,
-        lambda t: sigma_min * (2 * growth * t).expm1().sqrt(),
-        1.0,
+        drift=torch.zeros_like,
+        diffusion=lambda t: sigma_min * (growth * t).exp() * math.sqrt(2 * growth),
+        scale=torch.ones_like,
+        std=lambda t: sigma_min * (2 * growth * t).expm1().sqrt(),
+        end=1.0,
     )
 
 
 def ornstein_uhlenbeck(theta: float = 1.0, end: float = 5.0) -> SDE:
-    """dx = -theta x dt + sqrt(2 theta) dw: the limit of the chain of constant alpha (TTIC 31230, quiz 3, problem 1 e)."""
+    """dx = -theta x dt + sqrt(2 theta) dw, the limit of the chain with constant alpha.
+
+    Source: TTIC 31230, quiz 3, problem 1 e.
+    """
     return SDE(
-        lambda t: torch.full_like(t, -theta),
-        lambda t: torch.full_like(t, math.sqrt(2 * theta)),
-        lambda t: (-theta * t).exp(),
-        lambda t: (-(-2 * theta * t).expm1()).sqrt(),
-        end,
+        drift=lambda t: torch.full_like(t, -theta),
+        diffusion=lambda t: torch.full_like(t, math.sqrt(2 * theta)),
+        scale=lambda t: (-theta * t).exp(),
+        std=lambda t: (-(-2 * theta * t).expm1()).sqrt(),
+        end=end,
     )
 
 
 def score_of(denoise: Denoiser, sde: SDE) -> TimeScore:
-    """The score of x_t from a denoiser of the variance-preserving process: x / sqrt(scale^2 + std^2) has the same log SNR."""
+    """Converts a denoiser of the variance-preserving process to the score of an SDE.
+
+    x / sqrt(scale^2 + std^2) is variance-preserving and has the same log SNR.
+    """
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         size = (sde.scale(t) ** 2 + sde.std(t) ** 2).sqrt()
@@ -86,83 +109,107 @@ def score_of(denoise: Denoiser, sde: SDE) -> TimeScore:
     return score
 
 
-# --- paths; `times` rise for the forward one and fall for the others
+def euler_maruyama(sde: SDE, x: X, times: Times, *, generator: Generators) -> Iterator[X]:
+    """Simulates the forward SDE from data at times[0] with the Euler-Maruyama method.
 
-
-def euler_maruyama(sde: SDE, x: Float[Tensor, "b *d"], times: Float[Tensor, " n"], *, generator: Generators) -> Iterator[Float[Tensor, "b *d"]]:
-    """Forwards, from data at times[0]."""
+    Raises:
+        ValueError: The times do not rise.
+    """
     _check_order(times, rising=True)
     for t, s in pairwise(times):
-        x = x + sde.rate(t) * x * (s - t) + sde.diffusion(t) * (s - t).sqrt() * randn_like(x, generator)
+        noise = sde.diffusion(t) * (s - t).sqrt() * randn_like(x, generator)
+        x = x + sde.drift(t) * x * (s - t) + noise
         yield x
 
 
 def reverse_sde(
-    sde: SDE, score: TimeScore, x: Float[Tensor, "b *d"], times: Float[Tensor, " n"], *, generator: Generators
-) -> Iterator[Float[Tensor, "b *d"]]:
-    """Backwards, from noise at times[0], with the same marginals: drift f x - g^2 score (Anderson, 1982). Euler-Maruyama."""
+    sde: SDE, score: TimeScore, x: X, times: Times, *, generator: Generators
+) -> Iterator[X]:
+    """Simulates the reverse SDE from noise at times[0] with the Euler-Maruyama method.
+
+    Its drift is f x - g^2 score, and its marginals are those of the forward SDE (Anderson, 1982).
+
+    Raises:
+        ValueError: The times do not fall.
+    """
     _check_order(times, rising=False)
     for t, s in pairwise(times):
         g = sde.diffusion(t)
-        x = x + (sde.rate(t) * x - g**2 * score(x, t)) * (s - t) + g * (t - s).sqrt() * randn_like(x, generator)
+        drift = sde.drift(t) * x - g**2 * score(x, t)
+        x = x + drift * (s - t) + g * (t - s).sqrt() * randn_like(x, generator)
         yield x
 
 
-def probability_flow(sde: SDE, score: TimeScore, x: Float[Tensor, "b *d"], times: Float[Tensor, " n"]) -> Iterator[Float[Tensor, "b *d"]]:
-    """The ODE with the same marginals, either way: drift f x - g^2 score / 2 (arXiv:2011.13456, eq. 13). Heun's method."""
+def probability_flow(sde: SDE, score: TimeScore, x: X, times: Times) -> Iterator[X]:
+    """Integrates the probability-flow ODE in either direction with Heun's method.
 
-    _check_end(sde, times)
+    Its drift is f x - g^2 score / 2, and its marginals are those of the SDE (arXiv:2011.13456,
+    eq. 13).
+
+    Raises:
+        ValueError: A time is 0, where clean data have no score.
+    """
+    _check_score_is_finite(sde, times)
 
     def drift(x: Tensor, t: Tensor) -> Tensor:
-        return sde.rate(t) * x - sde.diffusion(t) ** 2 / 2 * score(x, t)
+        return sde.drift(t) * x - sde.diffusion(t) ** 2 / 2 * score(x, t)
 
     for t, s in pairwise(times):
-        here = drift(x, t)
-        x = x + (s - t) * (here + drift(x + (s - t) * here, s)) / 2
+        slope = drift(x, t)
+        x = x + (s - t) * (slope + drift(x + (s - t) * slope, s)) / 2
         yield x
 
 
 def predictor_corrector(
     sde: SDE,
     score: TimeScore,
-    x: Float[Tensor, "b *d"],
-    times: Float[Tensor, " n"],
+    x: X,
+    times: Times,
     *,
     generator: Generators,
     corrections: int = 1,
     ratio: float = 0.16,
-) -> Iterator[Float[Tensor, "b *d"]]:
-    """A step of the reverse SDE, then `corrections` Langevin steps at the new time, so large that the score's pull is `ratio` times as long as the
-    noise (arXiv:2011.13456, algorithms 2 to 5). Norms are each sample's own, so that no sample depends on its companions."""
-    _check_end(sde, times)
+) -> Iterator[X]:
+    """Predictor-corrector sampling (arXiv:2011.13456, algorithms 2 to 5) from noise at times[0].
+
+    Each step of the reverse SDE is followed by `corrections` Langevin steps at the new time.
+    `ratio` is the paper's signal-to-noise ratio r: the norm of a Langevin step's drift over that of
+    its noise. Norms are per sample, so that no sample depends on the rest of its batch.
+
+    Raises:
+        ValueError: The times do not fall, or one is 0, where clean data have no score.
+    """
+    _check_score_is_finite(sde, times)
     for t, s in pairwise(times):
         (x,) = reverse_sde(sde, score, x, torch.stack([t, s]), generator=generator)
         for _ in range(corrections):
-            pull, z = score(x, s), randn_like(x, generator)
-            step = 2 * (ratio * _norm(z) / _norm(pull)) ** 2
-            x = x + step * pull + (2 * step).sqrt() * z
+            gradient, z = score(x, s), randn_like(x, generator)
+            step = 2 * (ratio * _norm(z) / _norm(gradient)) ** 2
+            x = x + step * gradient + (2 * step).sqrt() * z
         yield x
 
 
-def _check_order(times: Float[Tensor, " n"], rising: bool) -> None:
-    """Raises ValueError if time runs the other way."""
+def _check_order(times: Times, rising: bool) -> None:
     if ((times.diff() > 0) != rising).any():
-        raise ValueError(f"times must {'rise: this path begins with data' if rising else 'fall: this path begins with noise'}")
+        order = "rise, from data to noise" if rising else "fall, from noise to data"
+        raise ValueError(f"the times of this path must {order}")
 
 
-def _check_end(sde: SDE, times: Float[Tensor, " n"]) -> None:
-    """At time 0 clean data have no score. Raises ValueError."""
+def _check_score_is_finite(sde: SDE, times: Times) -> None:
     if (sde.std(times) == 0).any():
-        raise ValueError("the score is not finite at time 0: let times end a little before, at 1e-3, say")
+        raise ValueError("the score is not finite at time 0: end at a later time, for example 1e-3")
 
 
-def _norm(x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *#d"]:
-    return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
+def _norm(x: X) -> Broadcast:
+    return expand(x.flatten(1).norm(dim=1), x)
 
 
-def _beta(beta_min: float, beta_max: float) -> tuple[OfTime, OfTime]:
-    """beta(t), which grows linearly, and its integral from 0."""
-    return lambda t: beta_min + t * (beta_max - beta_min), lambda t: t * (beta_min + t * (beta_max - beta_min) / 2)
+def _linear_beta(beta_min: float, beta_max: float) -> tuple[TimeFunction, TimeFunction]:
+    """beta(t), which is linear in t, and its integral from 0."""
+    return (
+        lambda t: beta_min + t * (beta_max - beta_min),
+        lambda t: t * (beta_min + t * (beta_max - beta_min) / 2),
+    )
 
 
 SDES = {"vp": vp, "sub_vp": sub_vp, "ve": ve, "ornstein_uhlenbeck": ornstein_uhlenbeck}

@@ -1,0 +1,28 @@
+"""Models that sections share. They are trained by the usual commands, unless they exist."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TEXTDIFF = (sys.executable, "-m", "textdiff")
+TRAIN_IMAGE = (sys.executable, "scripts/train_image.py")
+
+
+def text_run(folder: Path) -> str:
+    """Run folder of a text model of the built-in grammar."""
+    return _train(folder / "text", *TEXTDIFF, "train", "--config", "configs/text_demo.yaml")
+
+
+def dots_run(folder: Path) -> str:
+    """Run folder of an image model of the built-in dots."""
+    return _train(folder / "dots", *TRAIN_IMAGE, "--config", "configs/image_dots.yaml")
+
+
+def _train(run: Path, *command: str) -> str:
+    if not (run / "model" / "model.safetensors").exists():
+        options = ("--run", str(run), "--overwrite")
+        finished = subprocess.run([*command, *options], check=False, cwd=ROOT)
+        if finished.returncode:
+            sys.exit(finished.returncode)  # it has printed its error
+    return str(run)

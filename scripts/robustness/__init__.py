@@ -1,0 +1,1 @@
+"""Fault injection: interrupted runs, damaged files, hostile input, mistaken options."""

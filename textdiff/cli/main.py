@@ -1,0 +1,96 @@
+"""The `textdiff` command and its options. This module imports nothing heavy."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from textdiff.cli import commands
+from textdiff.cli.parser import Command, Commands, add_train_options, run_command_line
+from textdiff.config import SamplingConfig
+from textdiff.evaluation.config import EvaluationConfig
+from textdiff.options import OptionParser
+from textdiff.text.config import DecodingConfig, TextConfig
+
+MODEL_HELP = "Run folder, its model/ folder, or a model on the Hugging Face hub."
+LOG_HELP = (
+    "Losses in the log: ce: cross-entropy of a word given its noisy embedding, in nats. eps, x0: "
+    "squared error per component. round: cross-entropy of a word given its nearly clean "
+    "embedding. schedule: misfit of the adaptive schedule, which is negligible. Validation spreads "
+    "the log SNRs evenly. context gain (objective ce): nats per word that the context saves at "
+    "each log SNR. If it stays at 0, samples will be word salad."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the `textdiff` command."""
+    about = (
+        "Gaussian diffusion language models: train on your own text, sample, rewrite, infill, "
+        "continue."
+    )
+    run_command_line(COMMANDS, argv, prog="textdiff", description=about)
+
+
+def add_train(parser: OptionParser) -> None:
+    """Train a model on a text file, a data set of the hub, or the built-in grammar."""
+    add_train_options(parser, TextConfig)
+
+
+def add_sample(parser: OptionParser) -> None:
+    """Generate sentences from noise."""
+    _add_generation_options(parser, n=8)
+    help_ = "Tokens per sentence. If null, drawn from the lengths of the training text."
+    parser.add_argument("--length", type=int | None, help=help_)
+
+
+def add_rewrite(parser: OptionParser) -> None:
+    """Add noise to a sentence and resample it. More noise changes more of it."""
+    _add_generation_options(parser, n=4)
+    parser.add_argument("--text", type=str, required=True, help="The sentence.")
+    help_ = "Amount of noise, from 0 (the text itself) to 1 (only its length is kept)."
+    parser.add_argument("--strength", type=float, default=0.5, help=help_)
+
+
+def add_infill(parser: OptionParser) -> None:
+    """Fill the [MASK]s of a sentence. The other words are kept."""
+    _add_generation_options(parser, n=4)
+    help_ = 'The sentence, as in "the [MASK] [MASK] is near the river".'
+    parser.add_argument("--text", type=str, required=True, help=help_)
+
+
+def add_continue(parser: OptionParser) -> None:
+    """Generate sentences that begin with the given words."""
+    _add_generation_options(parser, n=4)
+    parser.add_argument("--text", type=str, required=True, help="The beginning.")
+    help_ = "Tokens per sentence, including the beginning."
+    parser.add_argument("--length", type=int | None, help=help_)
+
+
+def add_evaluate(parser: OptionParser) -> None:
+    """Compare a model with held-out text and with baselines."""
+    parser.add_argument("model", type=str, help="Run folder.")
+    parser.add_class_arguments(EvaluationConfig)
+
+
+def add_doctor(parser: OptionParser) -> None:
+    """Check this machine: device, precision, speed, correctness. Attach it to bug reports."""
+
+
+def _add_generation_options(parser: OptionParser, n: int) -> None:
+    parser.add_argument("model", type=str, help=MODEL_HELP)
+    parser.add_argument("--n", type=int, default=n, help="Number of sentences.")
+    parser.add_class_arguments(SamplingConfig)
+    parser.add_class_arguments(DecodingConfig)
+    help_ = "text: one sentence per line. jsonl: one JSON object per line."
+    parser.add_argument("--format", type=Literal["text", "jsonl"], default="text", help=help_)
+    help_ = "Print the sentences after every step, to standard error."
+    parser.add_argument("--show_steps", action="store_true", help=help_)
+
+
+COMMANDS: Commands = {
+    "train": Command(add_train, commands.train, LOG_HELP),
+    "sample": Command(add_sample, commands.sample),
+    "rewrite": Command(add_rewrite, commands.rewrite),
+    "infill": Command(add_infill, commands.infill),
+    "continue": Command(add_continue, commands.continue_),
+    "evaluate": Command(add_evaluate, commands.evaluate),
+    "doctor": Command(add_doctor, commands.doctor),
+}

@@ -1,0 +1,186 @@
+"""Command lines of text and images: parsing, logging, and errors of one line.
+
+Results go to standard output, progress and warnings to standard error. A mistake of the user ends
+the program with one line and exit code 2. This module imports nothing heavy.
+"""
+
+import argparse
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from jsonargparse import Namespace
+
+from textdiff import __version__
+from textdiff.cli.streams import TolerantStream, accept_all_characters
+from textdiff.config import UserError
+from textdiff.options import OptionParser, read_yaml
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Args:
+        add_options: Adds the options to a parser. The first line of its docstring is the help.
+        run: Does the work.
+        epilog: Text at the end of the help.
+    """
+
+    add_options: Callable[[OptionParser], None]
+    run: Callable[[Namespace], None]
+    epilog: str | None = None
+
+    @property
+    def summary(self) -> str:
+        """The first line of the help."""
+        return (self.add_options.__doc__ or "").split("\n")[0]
+
+
+Commands = dict[str, Command]
+
+
+def run_command_line(
+    commands: Commands, argv: Sequence[str] | None, prog: str, description: str
+) -> None:
+    """Runs the command that the arguments begin with. A single command needs no name.
+
+    Args:
+        argv: Arguments, by default those of this process.
+    """
+    arguments = [*map(_with_underscores, sys.argv[1:] if argv is None else argv)]
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        accept_all_characters(sys.stdout)
+        output = TolerantStream(sys.stdout or nowhere, raises=True)
+        errors = TolerantStream(sys.stderr or nowhere)
+        with redirect_stdout(output), redirect_stderr(errors), _logging():
+            try:
+                _run(commands, arguments, build_parser(commands, prog, description))
+                sys.stdout.flush()
+            except UserError as error:
+                fail(str(error))
+            except UnicodeDecodeError as error:
+                reason = f"{error.reason} at byte {error.start}"
+                fail(f"a file is not UTF-8 text ({reason}): save it as UTF-8")
+            except OSError as error:
+                reader_left = isinstance(error, BrokenPipeError) and error is output.failure
+                if not reader_left:
+                    fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+            except KeyboardInterrupt:
+                sys.exit(130)
+
+
+def build_parser(commands: Commands, prog: str, description: str) -> OptionParser:
+    """Builds a parser with a subcommand for each command, or the parser of a single command."""
+    if len(commands) == 1:
+        (command,) = commands.values()
+        parser = OptionParser(prog=prog, description=description, epilog=command.epilog)
+        command.add_options(parser)
+        return parser
+    parser = OptionParser(prog=prog, description=description, names=commands)
+    parser.add_argument("--version", action="version", version=__version__)
+    subcommands = parser.add_subcommands(metavar="COMMAND", required=True)
+    for name, command in commands.items():
+        subparser = OptionParser(description=command.summary, epilog=command.epilog)
+        command.add_options(subparser)
+        subcommands.add_subcommand(name, subparser, help=command.summary)
+        parser.names += subparser.option_names()
+    return parser
+
+
+def add_train_options(parser: OptionParser, config: type) -> None:
+    """Adds --config, --resume, --overwrite and all options of a configuration."""
+    help_ = "YAML file with any of the options below."
+    parser.add_argument("--config", action="config", help=help_)
+    help_ = "Continue from the newest checkpoint in the run folder."
+    parser.add_argument("--resume", action="store_true", help=help_)
+    help_ = "Replace the run in the run folder."
+    parser.add_argument("--overwrite", action="store_true", help=help_)
+    parser.add_class_arguments(config)
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the program with one line."""
+    print(f"textdiff: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def quiet_libraries() -> None:
+    """Turns off progress bars and advice of the libraries."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports every retry twice
+
+
+def _run(commands: Commands, arguments: list[str], parser: OptionParser) -> None:
+    options = parser.instantiate(parser.parse_args(_with_saved_options(arguments, commands)))
+    if len(commands) > 1:
+        name, options = options.subcommand, options[options.subcommand]
+    else:
+        (name,) = commands
+    commands[name].run(options)
+
+
+def _with_saved_options(arguments: list[str], commands: Commands) -> list[str]:
+    """With --resume, adds the saved options of the run as a --config before all other options.
+
+    The last --run or --config names the run folder, as in the parser.
+    """
+    if "--resume" not in arguments or {"-h", "--help"} & {*arguments}:
+        return arguments
+    start = 1 if len(commands) > 1 else 0
+    command = commands.get(arguments[0]) if start else next(iter(commands.values()))
+    parser = OptionParser()
+    if command:
+        command.add_options(parser)
+    if "resume" not in parser.option_names():
+        return arguments
+    scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    scan.add_argument("--run", dest="runs", action="append", default=[parser.get_defaults().run])
+    scan.add_argument("--config", dest="runs", action="append", type=_run_of_config)
+    try:
+        found, _ = scan.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        return arguments  # the parser reports it
+    run = Path([name for name in found.runs if name is not None][-1])
+    if not (run / "config.yaml").exists():
+        way_out = "start one without --resume, or name another --run"
+        raise UserError(f"--resume: {run} holds no run to continue: {way_out}")
+    return [*arguments[:start], "--config", str(run / "config.yaml"), *arguments[start:]]
+
+
+def _run_of_config(path: str) -> str | None:
+    """The run folder that a configuration file names, if any."""
+    run = None if path == "-" else read_yaml(Path(path)).get("run")
+    return run if isinstance(run, str) else None  # the parser reports other types
+
+
+def _with_underscores(argument: str) -> str:
+    """Replaces dashes in the name of an option: --show-steps becomes --show_steps.
+
+    An argument with spaces is a text and does not change.
+    """
+    name, equals, value = argument.partition("=")
+    if not re.fullmatch(r"--[\w.-]+", name):
+        return argument
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Writes log lines to standard error as it is now."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("textdiff: %(levelname)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("textdiff").setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)

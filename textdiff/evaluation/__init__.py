@@ -1,0 +1,1 @@
+"""Evaluation of text models: metrics, baselines, reference language model, report."""

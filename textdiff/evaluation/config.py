@@ -1,0 +1,95 @@
+"""Options of an evaluation of a text model. This module imports nothing heavy."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from textdiff.config import Precision, SamplerName, SamplingConfig, check
+from textdiff.text.config import DecodingConfig
+
+BASELINES = ("ar", "diffusion-lm", "bigram", "unigram", "shuffled")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Options of an evaluation.
+
+    Args:
+        data: Held-out text, with the same column as the run's. If null, the text that the run held
+            out.
+        n: Number of sentences per row of the table.
+        steps: Number of sampling steps, or a list of them, which gives one row each.
+        sampler: Sampler of the model.
+        temperature: Temperature of the model's word probabilities. If null, the model's own.
+        guidance_scale: Guidance scale of the model in sampling; the likelihood always uses 1. If
+            null, the model's own.
+        clamp: Replace every estimate of x0 by the nearest word embedding when sampling the model.
+        precision: Precision of the network in sampling: auto, bf16 or no (float32). Likelihoods are
+            always computed in float32.
+        seed: Seed of the samples.
+        baselines: Baselines to compare with. ar (autoregressive) and diffusion-lm (that paper's
+            recipe) are trained for as long as the model was, and kept for later evaluations.
+            bigram, unigram and shuffled are counted from the training text.
+        minutes: Training time of the baselines in minutes. If null, that of the model.
+        reference_lm: Causal language model that measures perplexity: a folder, a hub name, or an
+            autoregressive run of textdiff with the same vocabulary. If null, a GPT-2 trained from
+            scratch on the same text.
+        reference_minutes: Training time of that GPT-2. If null, a tenth of the model's training
+            time, at most five minutes.
+        mauve: Compute MAUVE, with hidden states of the reference model as features. Needs the extra
+            `mauve`.
+        scored: Number of held-out sentences whose likelihood is estimated.
+        ode: How many of these are also estimated by the probability-flow ODE, which is much slower.
+        slow_n: Number of sentences of diffusion-lm, whose sampler takes 2,000 steps.
+        out: Folder for report.json, samples.txt, figures.png and the trained baselines. If null,
+            evaluation/ in the run folder.
+    """
+
+    data: str | None = None
+    n: int = 1000
+    steps: int | list[int] = 32
+    sampler: SamplerName = "ddpm"
+    temperature: float | None = None
+    guidance_scale: float | None = None
+    clamp: bool = False
+    precision: Precision = "auto"
+    seed: int = 0
+    baselines: list[str] = field(default_factory=lambda: ["bigram", "shuffled"])
+    minutes: float | None = None
+    reference_lm: str | None = None
+    reference_minutes: float | None = None
+    mauve: bool = False
+    scored: int = 200
+    ode: int = 20
+    slow_n: int = 100
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 10), ("scored", 2), ("ode", 0), ("slow_n", 10), ("seed", 0)):
+            value = getattr(self, name)
+            check(value >= least, f"--{name}", f"at least {least}", value)
+        check(not Path(self.out or ".").is_file(), "--out", "a folder", self.out)
+        check(bool(self.step_counts), "--steps", "at least 1", self.steps)
+        DecodingConfig(self.temperature, self.guidance_scale, self.clamp)  # checks these options
+        for steps in self.step_counts:
+            self.sampling(steps)
+        for baseline in self.baselines:
+            check(baseline in BASELINES, "--baselines", f"of {', '.join(BASELINES)}", baseline)
+        for name in ("minutes", "reference_minutes"):
+            value = getattr(self, name)
+            check(value is None or value > 0, f"--{name}", "positive", value)
+
+    @property
+    def step_counts(self) -> list[int]:
+        """Numbers of sampling steps, as a list."""
+        return [self.steps] if isinstance(self.steps, int) else self.steps
+
+    @property
+    def decoding(self) -> DecodingConfig:
+        """Options of the model's decoding."""
+        return DecodingConfig(self.temperature, self.guidance_scale, self.clamp)
+
+    def sampling(self, steps: int) -> SamplingConfig:
+        """Options of the sampler with the given number of steps."""
+        return SamplingConfig(
+            steps, self.sampler, self.seed, batch_size=250, precision=self.precision
+        )

@@ -1,0 +1,92 @@
+"""Loading of trained models by name: a run folder, its model/ folder, or a model on the hub."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from textdiff.config import UserError
+from textdiff.device import own_device
+
+M = TypeVar("M", bound=PreTrainedModel)
+
+
+def load_pretrained(name: str, kinds: tuple[type[M], ...], files: tuple[str, ...]) -> tuple[M, str]:
+    """Loads a model in evaluation mode on this process's device.
+
+    Args:
+        name: A run folder, its model/ folder, or a name on the hub such as user/model.
+        kinds: The classes that the model may have.
+        files: Files that a folder with a model must contain.
+
+    Returns:
+        The model, and the folder or the hub name that it was loaded from.
+
+    Raises:
+        UserError: If there is no such model or it cannot be loaded.
+    """
+    folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
+    for file in files:
+        if folder.is_dir() and not (folder / file).exists():
+            raise UserError(f"{name} holds no model: no {file} in it or in {name}/model")
+    source = str(folder) if folder.is_dir() else name
+    if not folder.is_dir() and (folder.exists() or looks_local(name) or "/" not in name):
+        way_out = "give a run folder, its model/ folder, or a hub name such as user/model"
+        raise UserError(f"{name} is not a folder: {way_out}")
+    kind = "a model of textdiff" if len(kinds) > 1 else f"a {kinds[0].__name__}"
+    model, report = _load(name, source, kind)
+    if not isinstance(model, kinds):
+        raise UserError(f"{name} is a {type(model).__name__}, not {kind}")
+    for fault, keys in (
+        ("lacks weights that", report["missing_keys"]),
+        ("has weights of another size than", report["mismatched_keys"]),
+    ):
+        if keys:
+            listed = ", ".join(sorted(key if isinstance(key, str) else key[0] for key in keys))
+            raise UserError(f"{name} {fault} its config.json asks for: {listed[:200]}")
+    torch.nn.Module.to(model, own_device())  # transformers hides the signature of its own `to`
+    return model.eval(), source
+
+
+def _load(name: str, source: str, kind: str) -> tuple[Any, dict[str, Any]]:
+    """The model and transformers' report of missing and mismatched weights."""
+    options: Any = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        _check_size(name, Path(source))
+        return AutoModel.from_pretrained(
+            source, use_safetensors=True, trust_remote_code=False, **options
+        )
+    except UserError:
+        raise
+    except Exception as error:  # transformers, safetensors and the hub raise many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name} cannot be loaded as {kind}: {reason}") from error
+
+
+def _check_size(name: str, folder: Path) -> None:
+    """Raises UserError if config.json asks for more weights than its file can hold.
+
+    It runs before the network is built, which may need more memory than there is.
+    """
+    if not (weights := folder / "model.safetensors").exists():
+        return
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    size = weights.stat().st_size
+    wanted = max((value for value in config.to_dict().values() if type(value) is int), default=0)
+    if wanted <= size:
+        with torch.device("meta"):
+            model = AutoModel.from_config(config, trust_remote_code=False)
+        wanted = sum(weight.numel() for weight in model.parameters())
+    if wanted > size:
+        asked = f"its config.json asks for {wanted:,} weights or more"
+        raise UserError(f"{name}: {asked}, its model.safetensors has {size:,} bytes")
+
+
+def looks_local(name: str) -> bool:
+    """Whether a name is meant as a path.
+
+    Names on the hub have at most one slash, and the part before it is no folder here.
+    """
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return is_path or ("/" in name and Path(name).parent.is_dir())

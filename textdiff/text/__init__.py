@@ -1,0 +1,1 @@
+"""Text models: data, tokenizer, networks, sampling and training."""

@@ -1,0 +1,95 @@
+"""Metrics that show during training whether a text model learns, and a check of its samples."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from textdiff.diffusion.gaussian import diffuse
+from textdiff.prng import normal
+from textdiff.text.functional import cross_entropy
+from textdiff.text.model import DiffusionLM
+
+Sentence = tuple[int, ...]
+
+
+@torch.no_grad()
+def context_gain(
+    model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], logsnrs: Sequence[float]
+) -> dict[float, float]:
+    """Nats per word that the context saves at each log SNR.
+
+    The baseline is Bayes' rule for each word without its context. Around 0 or below, the model
+    denoises words one by one, and its samples will be word salad.
+    """
+    gains = {}
+    for value in logsnrs:
+        x_t, logsnr, logits = _predict(model, ids, mask, value)
+        context_free = cross_entropy(model.words.context_free_logits(x_t, logsnr), ids)
+        gains[value] = _mean(context_free - cross_entropy(logits, ids), mask)
+    return gains
+
+
+@torch.no_grad()
+def token_recovery(
+    model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], logsnrs: Sequence[float]
+) -> dict[float, float]:
+    """Share of words that are the most likely prediction, at each log SNR."""
+    shares = {}
+    for logsnr in logsnrs:
+        logits = _predict(model, ids, mask, logsnr)[-1]
+        shares[logsnr] = _mean((logits.argmax(-1) == ids).float(), mask)
+    return shares
+
+
+def unigram_entropy(sentences: Iterable[Sentence]) -> float:
+    """Entropy of the word frequencies, in nats."""
+    counts = Counter(token for sentence in sentences for token in sentence)
+    total = counts.total()
+    return -sum(count / total * math.log(count / total) for count in counts.values())
+
+
+def novelty(sentences: Sequence[Sentence], training: Iterable[Sentence]) -> float:
+    """Share of the sentences that are not in the training text."""
+    known = set(training)
+    return sum(sentence not in known for sentence in sentences) / len(sentences)
+
+
+def sanity_warnings(
+    samples: Sequence[Sentence], training: Sequence[Sentence], unknown: int | None
+) -> list[str]:
+    """Describes obvious failures of samples or of the training text.
+
+    Args:
+        unknown: The token [UNK].
+    """
+    warnings = []
+    if sum(sentence.count(unknown) for sentence in training) > 0.2 * sum(map(len, training)):
+        way_out = "raise tokenizer.size or lower tokenizer.min_count"
+        warnings.append(f"more than a fifth of the training text is [UNK]: {way_out}")
+    few_words = unigram_entropy(samples) < 0.6 * unigram_entropy(training)
+    if few_words or len(set(samples)) < len(samples) / 2:
+        warnings.append("the samples have collapsed to a few words")
+    if novelty(samples, training) < 0.05:
+        warnings.append("the samples are copies of the training text")
+    return warnings
+
+
+def _predict(
+    model: DiffusionLM, ids: Tensor, mask: Tensor, value: float
+) -> tuple[Float[Tensor, "b l d"], Float[Tensor, " b"], Float[Tensor, "b l v"]]:
+    """Noisy embeddings at one log SNR, this log SNR per example, and the model's logits."""
+    x0 = model.words.embeddings[ids]
+    logsnr = torch.full((len(ids),), value, device=ids.device)
+    index = torch.arange(len(ids), device=ids.device)
+    x_t = diffuse(x0, normal(index, x0.shape, stream=10), logsnr)
+    _, logits = model.predict(x_t, logsnr, torch.zeros_like(x_t), torch.zeros_like(mask), mask)
+    return x_t, logsnr, logits
+
+
+def _mean(values: Float[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> float:
+    """Mean over the real positions, with one wait for the device."""
+    return float(values.where(mask, 0).sum() / mask.sum())

@@ -1,0 +1,82 @@
+"""Checks and benchmarks of text models for `textdiff doctor`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from textdiff.device import autocast
+from textdiff.diffusion.gaussian import Prediction
+from textdiff.diffusion.samplers import SAMPLERS
+from textdiff.diffusion.schedules import grid
+from textdiff.doctor import ModelKind, TrainingBenchmark
+from textdiff.options import load_config
+from textdiff.prng import noise_generator, sample_keys
+from textdiff.text.config import TextConfig
+from textdiff.text.model import DiffusionLM, DiffusionLMConfig
+
+# vocabulary size and mean length in tokens of the text of each configuration
+TEXTS = {
+    "text_demo": (60, 10),
+    "text_e2e": (1_591, 26),
+    "text_multi30k": (5_000, 14),
+    "text_wikitext2": (8_192, 64),
+}
+
+
+def subject() -> ModelKind:
+    """Text models, for the doctor."""
+    batch = _batch(vocab_size=50, length=12, n=8)
+    return ModelKind("text", _small, batch, _sample, tuple(TEXTS), _configuration)
+
+
+def _small() -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shape: dict[str, Any] = {"embed_dim": 16, "width": 32, "depth": 2, "heads": 2}
+        model = DiffusionLM(DiffusionLMConfig(vocab_size=50, length=12, **shape))
+        model.prior_weight.fill_(1.0)
+    return model
+
+
+def _batch(vocab_size: int, length: int, n: int) -> dict[str, Tensor]:
+    """Random sequences of between half of `length` and `length` tokens."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = length - torch.arange(n).unsqueeze(1) % (length // 2 + 1)
+    ids = torch.randint(vocab_size, (n, length), generator=generator)
+    return {"ids": ids, "mask": torch.arange(length) < sizes, "index": torch.arange(n)}
+
+
+def _sample(model: Any, device: torch.device, precision: str) -> Tensor:
+    batch = {name: tensor.to(device) for name, tensor in _batch(50, 12, 8).items()}
+    known = torch.zeros_like(batch["mask"])
+    noise = noise_generator(sample_keys(0, 8).to(device))
+
+    def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
+        with autocast(device, precision):
+            return model.predict(x_t, logsnr, torch.zeros_like(x_t), known, batch["mask"])[0]
+
+    with torch.no_grad():
+        x = noise(model.words.embeddings[batch["ids"]])
+        logsnrs = grid(model.schedule(), 4)
+        return next(SAMPLERS["ddpm"](denoise, x, logsnrs, generator=noise)).x0
+
+
+def _configuration(path: Path) -> TrainingBenchmark:
+    config = load_config(path, TextConfig)
+    vocab_size, length = TEXTS[path.stem]
+
+    def model() -> PreTrainedModel:
+        options = asdict(config.model) | {"length": config.data.length}
+        return DiffusionLM(DiffusionLMConfig(vocab_size=vocab_size, **options))
+
+    batch = _batch(vocab_size, length, config.train.batch_size)
+    if config.data.pack:
+        batch["mask"].fill_(True)
+    size, processes = int(batch["mask"].sum()), 2 if path.stem == "text_demo" else 1
+    return TrainingBenchmark(
+        f"configs/{path.name}", config, model, batch, size, "tokens", processes
+    )

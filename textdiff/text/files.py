@@ -1,0 +1,114 @@
+"""Reading of text data sets: files, globs, URLs and the Hugging Face hub, through `datasets`."""
+
+from collections.abc import Iterator
+from glob import escape, glob
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from textdiff.config import UserError
+from textdiff.hub import looks_local
+
+FORMATS = {".txt": "text", ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+READ_BYTES = 2**23  # approximate number of bytes of text that are read at a time
+
+
+def open_dataset(source: str, field: str, split: str, streaming: bool) -> Any:
+    """Opens a data set.
+
+    Args:
+        source: A file, a glob, a URL or the name of a data set on the hub.
+        field: Column of the texts.
+        split: Split of a data set on the hub.
+        streaming: Whether rows are read while they are iterated.
+
+    Raises:
+        UserError: If it cannot be read or has no such column.
+    """
+    rows, columns = _load(source, split, streaming)
+    if columns and field not in columns:
+        found = f"it has {', '.join(columns)}: choose one with --data.field"
+        raise UserError(f"{source} has no field {field!r}, {found}")
+    return rows
+
+
+def text_chunks(
+    rows: datasets.Dataset | datasets.IterableDataset, field: str
+) -> Iterator[list[Any]]:
+    """Yields the column of the texts: megabytes of a table or 100 rows of a stream at a time."""
+    if isinstance(rows, datasets.IterableDataset):
+        texts = (row.get(field) for row in rows)
+        while chunk := list(islice(texts, 100)):
+            yield chunk
+    elif len(rows):
+        column = rows.select_columns([field]).with_format("arrow")
+        size = READ_BYTES * len(rows) // (column.data.nbytes + 1)
+        for table in column.iter(max(1, min(size, 10_000))):
+            yield table[field].to_pylist()
+
+
+def find_files(source: str) -> list[str]:
+    """Returns the files that a path or a glob matches."""
+    if Path(source).is_file():
+        return [source]
+    return [path for path in glob(source, recursive=True) if Path(path).is_file()]
+
+
+def has_validation_split(source: str) -> bool:
+    """Whether `source` is a data set on the hub with a validation split."""
+    if _format(source) or looks_local(source):
+        return False
+    try:
+        return "validation" in datasets.get_dataset_split_names(source)
+    except Exception:  # `open_dataset` reports the error
+        return False
+
+
+def _format(source: str) -> str | None:
+    """Format of a file, a glob or a URL; None for a data set on the hub.
+
+    The suffix decides. Without a known suffix it is lines of text.
+    """
+    name = source
+    while name.endswith(COMPRESSED):
+        name = name[: name.rindex(".")]
+    if known := FORMATS.get(Path(name).suffix.lower()):
+        return known
+    return "text" if "://" in source or find_files(source) else None
+
+
+def _load(source: str, split: str, streaming: bool) -> tuple[Any, list[str]]:
+    """Rows and column names; an empty stream has no column names."""
+    datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # would report local files to a server
+    file_format = _format(source)
+    is_file = file_format or looks_local(source)
+    if "://" not in source and is_file and not find_files(source):
+        raise UserError(f"{source} is not a file and, as a glob, matches none")
+    options: dict[str, Any] = {"split": split, "streaming": streaming}
+    path = source
+    if file_format:
+        path = file_format
+        options["data_files"] = escape(source) if Path(source).is_file() else source
+        options["split"] = "train"
+        if file_format != "parquet":  # json is strict with plain "utf-8"
+            options |= {"encoding": "utf-8-sig", "encoding_errors": "replace"}
+    try:
+        rows = datasets.load_dataset(path, **options)
+        return rows, rows.column_names or list(next(iter(rows), {}))
+    except Exception as error:  # datasets raises many kinds, most of which wrap the reason
+        raise UserError(_describe(error, source, file_format)) from error
+
+
+def _describe(error: Exception, source: str, file_format: str | None) -> str:
+    """Message for a data set that cannot be loaded."""
+    cause = error.__cause__ or error
+    if type(cause).__name__ in ("SchemaInferenceError", "EmptyDataError"):
+        return f"{source} is empty"
+    what = "is neither a file nor a data set that the hub provides"
+    if file_format:
+        what = f"cannot be read as {file_format}"
+    return f"{source} {what}: {' '.join(str(cause).split())[:200]}"

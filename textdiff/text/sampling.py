@@ -1,0 +1,172 @@
+"""Sampling of text: `generate` runs the reverse process for a `Request`, batch after batch."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from jaxtyping import Bool, Float
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from textdiff.config import SamplingConfig, UserError
+from textdiff.device import autocast
+from textdiff.diffusion.gaussian import Denoiser, Prediction, from_x0
+from textdiff.diffusion.wrappers import clamped, infilled, self_conditioned
+from textdiff.distributed import SINGLE_PROCESS, ProcessInfo
+from textdiff.hub import load_pretrained
+from textdiff.prng import noise_generator, sample_keys
+from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_precision
+from textdiff.text.autoregressive import Autoregressive
+from textdiff.text.model import DiffusionLM, project
+from textdiff.text.requests import Decoding, Request, TextModel
+from textdiff.text.tokenizer import MASK, PAD, UNK, load_tokenizer
+
+POOL = 16  # batches that are sorted by length together; more would delay the first results
+
+
+def load_model(name: str) -> tuple[TextModel, Tokenizer]:
+    """Loads a model, on this process's device, and its tokenizer.
+
+    Args:
+        name: A run folder, its model/ folder, or a model on the Hugging Face hub.
+    """
+    kinds: tuple[type[TextModel], ...] = (DiffusionLM, Autoregressive)
+    model, source = load_pretrained(name, kinds, ("config.json", "tokenizer.json"))
+    tokenizer = load_tokenizer(source)
+    expected, found = model.config.vocab_size, tokenizer.get_vocab_size()
+    if expected != found:
+        tokens = f"a model of {expected} tokens, but its tokenizer.json has {found}"
+        raise UserError(f"{name} is {tokens}")
+    return model, tokenizer
+
+
+@torch.no_grad()
+def generate(
+    model: TextModel,
+    tokenizer: Tokenizer,
+    request: Request,
+    config: SamplingConfig,
+    process: ProcessInfo = SINGLE_PROCESS,
+) -> Iterator[SampleBatch[list[int]]]:
+    """Yields the token ids of a batch after every step, for one batch after another.
+
+    Sequence i depends only on the seed, on i and on its part of the request.
+
+    Args:
+        process: With several processes, each samples its part of the batches.
+    """
+    batches = islice(_rows(request, config.batch_size), process.rank, None, process.world)
+    if isinstance(model, Autoregressive):
+        yield from _generate_left_to_right(model, tokenizer, request, config, batches)
+        return
+    precision = sampling_precision(model, config.precision)
+    logsnrs = resample_grid(model.schedule(), config.steps, request.strength)
+    steps = len(logsnrs) - 1
+    banned = _banned_tokens(model, tokenizer)
+    keys = sample_keys(config.seed, len(request.ids))
+    for rows in batches:
+        longest = int(request.mask[rows].sum(1).max())
+        tensors = (request.ids, request.mask, request.known)
+        ids, mask, known = (part[rows, :longest].to(model.device) for part in tensors)
+        x0, noise = model.words.embeddings[ids], noise_generator(keys[rows].to(model.device))
+        denoise = build_denoiser(model, x0, known, mask, banned, request.decoding, precision)
+        for step in resample(
+            denoise, x0, noise, logsnrs, strength=request.strength, sampler=config.sampler
+        ):
+            words = model.words.rounding_logits(step.x0).masked_fill(banned, -torch.inf).argmax(-1)
+            fixed = known if steps else mask  # without noise, all tokens stay as they are
+            tokens = torch.where(fixed, ids, words).cpu()
+            samples = _unpadded(tokens, request.mask[rows, :longest])
+            yield SampleBatch(rows, step.index, steps, samples)
+
+
+def build_denoiser(
+    model: DiffusionLM,
+    x0: Float[Tensor, "b l d"],
+    known: Bool[Tensor, "b l"],
+    mask: Bool[Tensor, "b l"],
+    banned: Bool[Tensor, " v"],
+    decoding: Decoding,
+    precision: str,
+) -> Denoiser:
+    """The model as a denoiser with self-conditioning, clamping and infilling.
+
+    Args:
+        x0: Embeddings of the words where `known` is true.
+        banned: Tokens that are never sampled.
+    """
+    any_known = bool(known.any())
+    # a model that was not trained with known words gets noisy ones
+    clean = known if model.config.infill_prob else torch.zeros_like(known)
+
+    def network(x_t: Tensor, logsnr: Tensor, self_cond: Tensor) -> Prediction:
+        x_in = torch.where(clean.unsqueeze(-1), x0, x_t) if any_known else x_t
+        with autocast(x_t.device, precision):
+            inputs = (x_in, logsnr, project(self_cond), clean, mask)
+            prediction, _ = model.predict(
+                *inputs,
+                temperature=decoding.temperature,
+                guidance_scale=decoding.guidance_scale,
+                banned=banned,
+            )
+        return from_x0(x_t, prediction.x0, logsnr)
+
+    def nearest_embedding(x0: Tensor) -> Tensor:
+        logits = model.words.rounding_logits(x0).masked_fill(banned, -torch.inf)
+        return model.words.embeddings[logits.argmax(-1)]
+
+    denoise = clamped(self_conditioned(network), nearest_embedding if decoding.clamp else project)
+    return infilled(denoise, x0, known.unsqueeze(-1)) if any_known else denoise
+
+
+def _generate_left_to_right(
+    model: Autoregressive,
+    tokenizer: Tokenizer,
+    request: Request,
+    config: SamplingConfig,
+    batches: Iterator[list[int]],
+) -> Iterator[SampleBatch[list[int]]]:
+    """Samples from left to right, one step per token.
+
+    Raises:
+        UserError: If known words are not at the beginning.
+    """
+    beginning = int(request.known[0].sum())
+    if request.strength < 1 or request.known[:, beginning:].any():
+        raise UserError("an autoregressive model can sample and continue, not rewrite or infill")
+    length = request.ids.shape[1]
+    keys, banned = sample_keys(config.seed, len(request.ids)), _banned_tokens(model, tokenizer)
+    for rows in batches:
+        ids, device = request.ids[rows], model.device
+        sequences = model.generate_tokens(
+            ids.to(device),
+            beginning,
+            keys[rows].to(device),
+            temperature=request.decoding.temperature,
+            banned=banned,
+        )
+        for step, ids in enumerate(sequences, beginning + 1):
+            mask = (torch.arange(length) < step) & (ids != model.end)
+            yield SampleBatch(rows, step, length + 1, _unpadded(ids, mask))
+        yield SampleBatch(rows, length + 1, length + 1, _unpadded(ids, ids != model.end))
+
+
+def _rows(request: Request, batch_size: int) -> Iterator[list[int]]:
+    """Batches of rows of similar length, so that little is computed on padding."""
+    lengths = request.mask.sum(1)
+    for first in range(0, len(lengths), POOL * batch_size):
+        order = first + lengths[first : first + POOL * batch_size].argsort(stable=True)
+        yield from (rows.tolist() for rows in order.split(batch_size))
+
+
+def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    """The tokens of each sequence."""
+    return [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
+
+
+def _banned_tokens(model: TextModel, tokenizer: Tokenizer) -> Bool[Tensor, " v"]:
+    """True for the special tokens, which are never sampled."""
+    banned = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.device)
+    special = (tokenizer.token_to_id(token) for token in (PAD, UNK, MASK))
+    banned[[i for i in special if i is not None]] = True
+    return banned

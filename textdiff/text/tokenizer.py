@@ -1,0 +1,168 @@
+"""Tokenizers of the `tokenizers` library: training, loading, saving, encoding and decoding.
+
+A trained tokenizer has the ids 0, 1, 2 for [PAD], [UNK], [MASK].
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
+
+from textdiff.config import UserError
+from textdiff.text.config import TokenizerConfig
+from textdiff.training.checkpoint import atomic_write
+
+log = logging.getLogger("textdiff")
+
+PAD, UNK, MASK = "[PAD]", "[UNK]", "[MASK]"
+SPECIAL: list[str | AddedToken] = [PAD, UNK, AddedToken(MASK, lstrip=True, special=True)]
+# tags, numbers, words, parts after an apostrophe, single punctuation marks
+WORDS = r"<\w+>|\d+(?:[.,]\d+)*|['’]?\w+(?:-\w+)*|[^\w\s]"
+# tokens with a space before them: all but the marks that attach to the word before
+SPACED = r"^(?![.,;:!?)\]%'’…])"
+
+
+def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+    """Trains a tokenizer, or loads `config.name`.
+
+    Raises:
+        UserError: If no word is frequent enough for the vocabulary.
+    """
+    if config.name:
+        return load_tokenizer(config.name)
+    tokenizer, trainer = TOKENIZERS[config.kind](config)
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() < 5:
+        rare = f"no word of the training text occurs {config.min_count} times"
+        raise UserError(f"{rare}, so the vocabulary is empty: lower --tokenizer.min_count")
+    return tokenizer
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """Loads a tokenizer and adds [PAD], [UNK] and [MASK] if they are missing.
+
+    Args:
+        name: A tokenizer.json, a folder with one, or a name on the hub.
+
+    Raises:
+        UserError: If there is no tokenizer.
+    """
+    path = Path(name) / "tokenizer.json" if Path(name).is_dir() else Path(name)
+    try:
+        if path.exists():
+            tokenizer = Tokenizer.from_file(str(path))
+        else:
+            tokenizer = Tokenizer.from_pretrained(name)
+    except Exception as error:  # the library raises bare Exception
+        reason = f"neither a tokenizer.json nor one on the hub ({error})"
+        raise UserError(f"no tokenizer at {name}: {reason}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    texts = [str(getattr(token, "content", token)) for token in SPECIAL]
+    pairs = zip(texts, SPECIAL, strict=True)
+    missing = [token for text, token in pairs if tokenizer.token_to_id(text) is None]
+    tokenizer.add_special_tokens(missing)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of a text. A warning names the words without a token."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    tokens = zip(encoding.tokens, encoding.offsets, strict=True)
+    unknown = [text[start:end] for token, (start, end) in tokens if token == UNK]
+    if unknown:
+        log.warning("not in the model's vocabulary: %s", ", ".join(dict.fromkeys(unknown)))
+    return list(encoding.ids)
+
+
+def decode_after(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:
+    """Decodes `ids` as the continuation of `before`, with a space in between where needed."""
+    last = before[-1:]
+    prefix = tokenizer.decode(last, skip_special_tokens=False)
+    return tokenizer.decode(last + ids, skip_special_tokens=False)[len(prefix) :]
+
+
+def fill_masks(tokenizer: Tokenizer, text: str, given: list[int], ids: list[int]) -> str:
+    """Replaces each [MASK] of a text by its sampled word and keeps the rest as it was typed.
+
+    Args:
+        given: Token ids of `text`.
+        ids: Token ids with the sampled words.
+    """
+    first, *rest = re.split(r"\s*" + re.escape(MASK), text)
+    mask_id = tokenizer.token_to_id(MASK)
+    positions = [i for i, token in enumerate(given) if token == mask_id]
+    words = (decode_after(tokenizer, ids[:i], ids[i : i + 1]) for i in positions)
+    return first + "".join(word + after for word, after in zip(words, rest, strict=True))
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes tokenizer.json and the file with which `transformers.AutoTokenizer` can read it."""
+    atomic_write(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    names = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "unk_token": UNK,
+        "mask_token": MASK,
+    }
+    atomic_write(folder / "tokenizer_config.json", json.dumps(names, indent=2) + "\n")
+
+
+def _word(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
+    tokenizer.normalizer = _normalizer(config)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(Regex(SPACED), " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return tokenizer, trainers.WordLevelTrainer(
+        vocab_size=config.size,
+        min_frequency=config.min_count,
+        special_tokens=SPECIAL,
+        show_progress=False,
+    )
+
+
+def _wordpiece(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNK))
+    tokenizer.normalizer = _normalizer(config)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    return tokenizer, trainers.WordPieceTrainer(
+        vocab_size=config.size,
+        min_frequency=config.min_count,
+        special_tokens=SPECIAL,
+        show_progress=False,
+    )
+
+
+def _bpe(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
+    tokenizer = Tokenizer(models.BPE(unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer, trainers.BpeTrainer(
+        vocab_size=config.size,
+        min_frequency=config.min_count,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+
+
+def _normalizer(config: TokenizerConfig) -> normalizers.Normalizer:
+    return normalizers.Sequence([normalizers.NFC()] + [normalizers.Lowercase()] * config.lowercase)
+
+
+TOKENIZERS = {"word": _word, "wordpiece": _wordpiece, "bpe": _bpe}

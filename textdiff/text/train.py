@@ -1,0 +1,204 @@
+"""Training of a text model: from a configuration to a run folder."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tokenizers import Tokenizer
+
+from textdiff.config import SamplingConfig
+from textdiff.device import compiles
+from textdiff.sampling import collect
+from textdiff.text import token_cache
+from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
+from textdiff.text.config import TextConfig
+from textdiff.text.dataset import (
+    STREAM_SAMPLE,
+    Corpus,
+    collate,
+    padding_multiple,
+    streaming_batches,
+    training_batches,
+    validation_batches,
+)
+from textdiff.text.diagnostics import context_gain, sanity_warnings
+from textdiff.text.embedding_init import spectral_embedding
+from textdiff.text.model import DiffusionLM, DiffusionLMConfig
+from textdiff.text.preparation import prepare_data
+from textdiff.text.requests import TextModel, sample_request
+from textdiff.text.sampling import generate
+from textdiff.text.sources import open_texts
+from textdiff.text.tokenizer import UNK, save_tokenizer
+from textdiff.training.batching import MicroBatch
+from textdiff.training.checkpoint import sha256
+from textdiff.training.logger import ValidationReport
+from textdiff.training.loop import Validation, fit, new_accelerator, with_measured_steps
+from textdiff.training.run_dir import RunDir, open_run_dir
+from textdiff.training.trainer import Trainer
+
+log = logging.getLogger("textdiff")
+
+VALID_EXAMPLES = 1024  # at most, for the validation loss
+LOGSNRS = (-6.0, -4.0, -3.0, -2.0, -1.0, 0.0)  # at which the context gain is logged
+
+
+def train(config: TextConfig, run_dir: RunDir[TextConfig] | None = None) -> Path:
+    """Trains a text model and returns the run folder.
+
+    Args:
+        run_dir: The checked run folder, by default that of a new run.
+
+    Raises:
+        UserError: If the input cannot be used. It is checked before any long work.
+    """
+    run_dir = run_dir or open_run_dir(config)
+    texts = open_texts(config.data) if os.environ.get("RANK", "0") == "0" else None
+    accelerator, config = new_accelerator(config, run_dir)
+    tokenizer, *prepared = prepare_data(texts, config, run_dir, accelerator)
+    del texts
+    corpus, valid = map(token_cache.load, prepared)
+    model = build_model(config, tokenizer, corpus)
+    batches = partial(_batches, config, corpus, tokenizer, accelerator)
+    with run_dir.locked(accelerator.is_main_process):
+        if not run_dir.saved:
+            config = with_measured_steps(config, model, batches, accelerator)
+        if accelerator.is_main_process:
+            _begin(run_dir, config, tokenizer, prepared)
+        accelerator.wait_for_everyone()
+        state, fingerprints = run_dir.path / "state", _fingerprints(tokenizer, prepared[0])
+        trainer = Trainer(model, config.train, state, accelerator, fingerprints)
+        if run_dir.resume:
+            trainer.resume()
+        held_out = _validation_batches(config, valid, accelerator)
+        with closing(fit(trainer, batches(trainer.step), held_out, config, "tokens")) as events:
+            for event in events:
+                if isinstance(event, Validation):
+                    with event.interruptible():
+                        event.report(_validation_report(event.model, valid, tokenizer, config))
+    averaged = trainer.averaged()
+    if accelerator.is_main_process:
+        _sanity_check(averaged, tokenizer, corpus.head(STREAM_SAMPLE), valid, config)
+    return run_dir.path
+
+
+def _begin(
+    run_dir: RunDir[TextConfig], config: TextConfig, tokenizer: Tokenizer, caches: list[Path]
+) -> None:
+    """Writes the configuration and the tokenizer of a run."""
+    run_dir.begin(config)
+    save_tokenizer(tokenizer, run_dir.path / "model")
+    if not run_dir.resume:  # a resumed run may still need its old tokens
+        token_cache.prune(run_dir.path / "tokens", caches)
+
+
+def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> TextModel:
+    """Builds a new model for the training text."""
+    torch.manual_seed(config.train.seed)
+    options = asdict(config.model)
+    options |= {"vocab_size": tokenizer.get_vocab_size(), "length": config.data.length}
+    if config.model.family == "autoregressive":
+        return Autoregressive(AutoregressiveConfig(**options))
+    model = DiffusionLM(DiffusionLMConfig(**options))
+    tokens = np.zeros(model.config.vocab_size, np.int64)
+    lengths = np.zeros(model.config.length + 1, np.int64)
+    for piece in corpus.pieces():
+        tokens += np.bincount(piece.tokens, minlength=len(tokens))
+        lengths += np.bincount(piece.sizes, minlength=len(lengths))
+    statistics = (torch.from_numpy(counts).float() for counts in (tokens, lengths))
+    model.set_data_statistics(*statistics)
+    if config.model.embedding_init == "spectral":
+        dim, seed = config.model.embed_dim, config.train.seed
+        start = spectral_embedding(corpus, tokenizer.get_vocab_size(), dim, seed=seed)
+        model.words.weight.data.copy_(start)
+    return model
+
+
+def _validation_report(
+    model: TextModel, valid: Corpus, tokenizer: Tokenizer, config: TextConfig
+) -> ValidationReport:
+    """Context gain and a few samples."""
+    gain, messages = _context_gain(model, valid), []
+    if gain:
+        values = "  ".join(f"{logsnr:+.0f}: {value:.2f}" for logsnr, value in gain.items())
+        messages = [f"context gain in nats per word, by log SNR  {values}"]
+    metrics = {f"context_gain/{logsnr:g}": value for logsnr, value in gain.items()}
+    samples = _samples(model, tokenizer, config, n=4)
+    return ValidationReport(metrics, messages, [tokenizer.decode(ids) for ids in samples])
+
+
+def _context_gain(model: TextModel, valid: Corpus) -> dict[float, float]:
+    """Context gain at `LOGSNRS`; empty if the logits are not trained as probabilities."""
+    if not isinstance(model, DiffusionLM) or model.config.objective != "ce":
+        return {}
+    rows = [valid[i] for i in range(min(128, len(valid)))]
+    batch = collate(rows, np.arange(len(rows)))
+    ids, mask = batch["ids"].to(model.device), batch["mask"].to(model.device)
+    return context_gain(model, ids, mask, LOGSNRS)
+
+
+def _samples(model: TextModel, tokenizer: Tokenizer, config: TextConfig, n: int) -> list[list[int]]:
+    request, sampling = sample_request(model, n, seed=0), SamplingConfig()
+    sampling = replace(sampling, precision=config.train.precision)
+    return list(collect(generate(model, tokenizer, request, sampling)))
+
+
+def _sanity_check(
+    model: TextModel, tokenizer: Tokenizer, corpus: Corpus, valid: Corpus, config: TextConfig
+) -> None:
+    """Logs in one line whether 64 samples have obvious failures."""
+    samples = [tuple(ids) for ids in _samples(model, tokenizer, config, n=64)]
+    training = [tuple(corpus[i].tolist()) for i in range(len(corpus))]
+    warnings = sanity_warnings(samples, training, tokenizer.token_to_id(UNK))
+    if max(_context_gain(model, valid).values(), default=1) < 0.1:
+        warnings.append("the context gain is near 0, so samples are word salad: train longer")
+    if warnings:
+        log.warning("sanity check of 64 samples: %s", "; ".join(warnings))
+    else:
+        log.info("sanity check of 64 samples passed")
+
+
+def _batches(
+    config: TextConfig,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    accelerator: Accelerator,
+    first_step: int,
+) -> Iterator[list[MicroBatch]]:
+    """This process's micro-batches of each step, of the corpus or of the stream."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    compiled = compiles(config.train.compile, accelerator.device)
+    multiple = padding_multiple(config.data.length) if compiled else 1
+    if not config.data.streaming:
+        return training_batches(corpus, config.train, first_step, rank, world, multiple)
+    texts = open_texts(config.data)
+    # the processes divide the files among themselves if all get the same number
+    divided = world > 1 and texts.files % world == 0 and config.train.batch_size >= world
+    train = partial(texts.train, rank, world) if divided else texts.train
+    if divided and not rank:
+        log.info("each of %d processes reads its own of the %d files", world, texts.files)
+    return streaming_batches(
+        train, tokenizer, config.data, config.train, first_step, rank, world, divided, multiple
+    )
+
+
+def _validation_batches(
+    config: TextConfig, valid: Corpus, accelerator: Accelerator
+) -> list[MicroBatch]:
+    rank, world = accelerator.process_index, accelerator.num_processes
+    held_out = valid.head(VALID_EXAMPLES)
+    return [*validation_batches(held_out, config.train.batch_size, rank, world)]
+
+
+def _fingerprints(tokenizer: Tokenizer, tokens: Path) -> dict[str, str]:
+    """Hashes of what a resumed run needs unchanged."""
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
+    text = token_cache.fingerprint(tokens)
+    return {"the vocabulary": sha256(vocabulary.encode()), "the training text": text}

@@ -1,0 +1,1 @@
+"""Training of any model: trainer, optimizers, checkpoints, run folders, logs, sharding."""
