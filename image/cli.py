@@ -122,12 +122,10 @@ def _check_task(options: Namespace) -> None:
     if len(tasks) > 1:
         raise UserError(f"{' and '.join(tasks)} cannot be combined: give one of them")
     for given, other in (("inpaint", "mask"), ("mask", "inpaint")):
-        both = not options[given] or bool(options[other])
-        check(both, f"--{given}", f"given with --{other}", options[given])
-    guided = options.guidance_scale != 1
-    rule = f"given with --class for {''.join(tasks)}"
-    can_guide = not tasks or not guided or options.label is not None
-    check(can_guide, "--guidance_scale", rule, options.guidance_scale)
+        if options[given] and not options[other]:
+            raise UserError(f"--{given} needs --{other}")
+    if tasks and options.guidance_scale != 1 and options.label is None:
+        raise UserError(f"{tasks[0]} with --guidance_scale needs --class")
 
 
 def add_evaluate(parser: OptionParser) -> None:

@@ -19,6 +19,7 @@ from image.report import with_columns, write_report
 from image.sampling import generate, load_model, sample_request
 from image.sources import Images, open_images, read_images
 from textdiff.config import SamplingConfig, UserError
+from textdiff.diffusion.samplers import EVALUATIONS
 from textdiff.sampling import collect, with_progress
 from textdiff.training.run_dir import load_config_of
 
@@ -73,7 +74,7 @@ def _sample(
     pixels = torch.stack([*collect(shown)])
     cost = {
         "seconds_per_1000": 1000 * (time.perf_counter() - start) / options.n,
-        "evaluations": steps * (2 if sampler == "heun" else 1),
+        "evaluations": steps * EVALUATIONS[sampler],
     }
     return Images(pixels, request.label, tuple(model.config.classes)), cost
 

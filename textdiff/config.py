@@ -37,7 +37,7 @@ def check(condition: bool, key: str, rule: str, got: object) -> None:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Options of the optimization, for text and images.
+    """Training options, for text and images.
 
     Args:
         steps: Number of optimizer steps.
@@ -60,7 +60,7 @@ class TrainConfig:
             (fully sharded data parallel), for models too large for one device.
         on_nonfinite: What to do when a loss or gradient is NaN or infinite: stop the run, or skip
             the step (at most `skip_limit` times).
-        skip_limit: Largest number of skipped steps.
+        skip_limit: Largest number of skipped steps in the whole run.
         seed: Seed of data order, noise and initial weights.
         log_every: Steps between two lines of metrics.jsonl.
         valid_every: Steps between two validations.
@@ -102,7 +102,7 @@ class TrainConfig:
         check(0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
         check(0 <= self.seed < 2**63, "train.seed", "between 0 and 2^63 - 1", self.seed)
         for tracker in self.tracker_names:
-            check(tracker in TRACKERS, "train.trackers", f"of {', '.join(TRACKERS)}", tracker)
+            check(tracker in TRACKERS, "train.trackers", f"one of {', '.join(TRACKERS)}", tracker)
 
     @property
     def tracker_names(self) -> list[str]:

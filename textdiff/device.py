@@ -20,6 +20,7 @@ from textdiff.timing import bf16_gain, matmul_rate
 
 log = logging.getLogger("textdiff")
 
+NARROW = 128  # narrower networks gain nothing from bf16, for converting to it takes time
 GAIN = 2.0  # speed-up of linear layers from which on a whole training step is faster in bf16
 WIDTH = 256  # width of the layers of a typical model
 
@@ -133,6 +134,8 @@ def best_precision(device: torch.device, width: int = WIDTH) -> PrecisionChoice:
         return PrecisionChoice("no", "the device has no native bf16")
     if device.type != "cpu":
         return PrecisionChoice("bf16", "bf16 is native")
+    if width < NARROW:  # also makes the choice the same in every run
+        return PrecisionChoice("no", f"layers of width {width} are too narrow to gain from bf16")
     gain = bf16_gain(device, width)
     reason = f"linear layers of width {width} are {gain:.1f} times as fast in bf16"
     return PrecisionChoice("bf16" if gain >= GAIN else "no", reason)

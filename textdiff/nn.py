@@ -58,7 +58,7 @@ def bounded_schedule(name: str, logsnr_min: float, logsnr_max: float) -> Schedul
     """A schedule of the core by name, within bounds of log SNR.
 
     Raises:
-        UserError: If the schedule does not reach into the bounds.
+        UserError: If the schedule does not overlap the bounds.
     """
     try:
         return bounded(SCHEDULES[name], logsnr_min, logsnr_max)

@@ -7,7 +7,7 @@ from report_sections.network import energy_distance, generator
 from report_sections.section import Section
 from torch import Tensor
 
-from textdiff.diffusion.samplers import SAMPLERS
+from textdiff.diffusion.samplers import EVALUATIONS, SAMPLERS
 from textdiff.diffusion.schedules import bounded, cosine, grid
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -53,7 +53,7 @@ def _distance(name: str, steps: int, data: Tensor) -> float:
 
 
 def _evaluations(sampler: str, steps: int) -> int:
-    return 2 * steps if sampler == "heun" else steps
+    return steps * EVALUATIONS[sampler]
 
 
 def _draw(section: Section, distances: dict[str, list[float]], floor: float) -> None:

@@ -12,7 +12,7 @@ MISTAKES = [
     (["sample", "MODEL", "--stpes", "4"], "--steps"),
     (["samlpe", "MODEL"], "(did you mean sample?)"),
     (["sample", "MODEL", "--steps", "0"], "--steps"),
-    (["sample", "MODEL", "--sampler", "euler"], "sampler"),
+    (["sample", "MODEL", "--sampler", "no_such_sampler"], "sampler"),
     (["sample", "MODEL", "--n", "0"], "--n"),
     (["sample", "MODEL", "--length", "999"], "24"),
     (["sample", "/nowhere/at/all"], "/nowhere/at/all"),

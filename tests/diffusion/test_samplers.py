@@ -4,16 +4,23 @@ import math
 
 import pytest
 import torch
-from sampler_cases import INF, TO_DATA, every_deterministic, every_sampler, last, network, run
+from sampler_cases import (
+    INF,
+    ORDER,
+    TO_DATA,
+    every_deterministic,
+    every_sampler,
+    last,
+    network,
+    run,
+)
 from tensors import close, double, draws, seeded
 from torch.testing import assert_close
 
 from textdiff.diffusion.discrete import Chain
 from textdiff.diffusion.gaussian import from_x0
 from textdiff.diffusion.gaussian_mixture import gaussian
-from textdiff.diffusion.samplers import SAMPLERS, ddpm
-
-EVALUATIONS = {"ddpm": 6, "ddim": 6, "dpm_solver": 6, "heun": 11}  # on TO_DATA
+from textdiff.diffusion.samplers import EVALUATIONS, SAMPLERS, ddpm
 
 
 @every_sampler
@@ -48,9 +55,14 @@ def test_sampler_with_the_true_x0_ends_there(name):
 
 @every_sampler
 def test_number_of_network_evaluations_is_known(name):
-    calls = []
-    run(name, lambda x_t, logsnr: calls.append(logsnr) or network(x_t, logsnr), draws(2, 3))
-    assert len(calls) == EVALUATIONS[name]
+    calls, finite = [], TO_DATA[:-1]
+    run(name, lambda x_t, logsnr: calls.append(logsnr) or network(x_t, logsnr), draws(2, 3), finite)
+    assert len(calls) == 5 * EVALUATIONS[name]
+
+
+def test_every_sampler_has_order_and_cost():
+    """The tests of accuracy run over the orders, so a sampler without one would not be tested."""
+    assert ORDER.keys() | {"ddpm"} == SAMPLERS.keys() == EVALUATIONS.keys()
 
 
 @every_sampler
@@ -64,7 +76,7 @@ def test_sampler_is_lazy(name):
     steps = SAMPLERS[name](denoise, draws(2, 3), TO_DATA, generator=seeded())
     assert not calls
     next(steps)
-    assert len(calls) == (2 if name == "heun" else 1)
+    assert len(calls) == EVALUATIONS[name]
 
 
 @every_sampler

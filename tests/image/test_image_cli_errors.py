@@ -28,7 +28,7 @@ MISTAKES = [
     ("sample", ["RUN", "--files", "SQUARE"], "--files must be a folder"),
     ("sample", ["RUN", "--class", "ten"], "--class must be one of 0, 1"),
     ("sample", ["RUN", "--class", "10"], "--class must be one of 0, 1"),
-    ("sample", ["RUN", "--inpaint", "a.png"], "--inpaint must be given with --mask"),
+    ("sample", ["RUN", "--inpaint", "a.png"], "--inpaint needs --mask"),
     ("sample", [*INPAINT, "SMALL"], "--mask must be as large as the image, 16x16, got '8x8'"),
     ("sample", [*INTERPOLATE, "--n", "1"], "--n of --interpolate must be at least 2"),
     ("sample", ["RUN", "--edit", "nowhere.png"], "nowhere.png: No such file"),
@@ -36,12 +36,12 @@ MISTAKES = [
     (
         "sample",
         ["RUN", "--edit", "SQUARE", "--guidance_scale", "2"],
-        "--guidance_scale must be given with --class for --edit",
+        "--edit with --guidance_scale needs --class",
     ),
     ("evaluate", ["RUN", "--out", "README.md"], "--out must be a folder"),
     ("evaluate", ["RUN", "--ode", "1"], "--ode must be 0, or at least 2"),
     ("evaluate", ["RUN", "--guidance_scale", "-1"], "--guidance_scale must be 0 or more"),
-    ("evaluate", ["RUN", "--samplers", "euler"], "--samplers must be one of ddpm"),
+    ("evaluate", ["RUN", "--samplers", "no_such_sampler"], "--samplers must be one of ddpm"),
 ]
 
 

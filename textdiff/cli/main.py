@@ -16,7 +16,7 @@ LOG_HELP = (
     "squared error per component. round: cross-entropy of a word given its nearly clean "
     "embedding. schedule: misfit of the adaptive schedule, which is negligible. Validation spreads "
     "the log SNRs evenly. context gain (objective ce): nats per word that the context saves at "
-    "each log SNR. If it stays at 0, samples will be word salad."
+    "each log SNR. If it stays at 0, samples will be unrelated words."
 )
 
 

@@ -185,3 +185,5 @@ def _per_step(*coefficients: LogSNRs) -> Iterator[tuple[Any, ...]]:
 
 
 SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "dpm_solver": dpm_solver, "heun": heun}
+# Network evaluations per step.
+EVALUATIONS = {"ddpm": 1, "ddim": 1, "dpm_solver": 1, "heun": 2}

@@ -1,7 +1,7 @@
 """Score matching with four objectives that share one minimum, and Langevin dynamics.
 
 A `Score` is a function x -> grad log p(x). Objectives are in nats per sample: half the squared
-error, summed over dimensions, plus a constant for `denoising`, less a constant for `implicit` and
+error, summed over dimensions, plus a constant for `denoising`, minus a constant for `implicit` and
 `sliced`. A denoiser is a score at every log SNR: s = -eps / sigma (`gaussian.to_score`).
 """
 
@@ -36,7 +36,7 @@ def sliced(score: Score, x: X, v: X, *, variance_reduction: bool = True) -> PerS
     """Sliced score matching: `implicit` with an estimated trace, one backward pass.
 
     The trace is estimated along one random direction v, which has mean 0 and covariance I.
-    Variance reduction uses the exact |s|^2 instead of (v s)^2. Source: Song et al.,
+    Variance reduction uses the exact |s|^2 instead of (v^T s)^2. Source: Song et al.,
     arXiv:1905.07088, eq. 8.
     """
     s, vjp = value_and_vjp(score, x, v)
@@ -82,14 +82,14 @@ def value_and_trace(score: Score, x: X) -> tuple[X, PerSample]:
 def rademacher(x: X, generator: Generators) -> X:
     """Random signs in the shape of x.
 
-    For symmetric J the estimate v J v of the trace has variance 2 sum_{i != j} J_ij^2; with
+    For symmetric J the estimate v^T J v of the trace has variance 2 sum_{i != j} J_ij^2; with
     Gaussian v it is 2 sum_{i, j} J_ij^2.
     """
     return randn_like(x, generator).sign()
 
 
 def langevin(score: Score, x: X, h: float, steps: int, *, generator: Generators) -> Iterator[X]:
-    """Langevin dynamics: iterates x + h/2 s(x) + sqrt(h) z, whose limit for h -> 0 samples p.
+    """Langevin dynamics: iterates x + h/2 s(x) + sqrt(h) z. It samples p as h -> 0.
 
     For N(0, 1) its stationary variance is 1 / (1 - h/4).
     """

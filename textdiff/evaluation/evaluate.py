@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from textdiff.config import UserError
+from textdiff.diffusion.samplers import EVALUATIONS
 from textdiff.evaluation.baselines import (
     autoregressive_config,
     diffusion_lm_config,
@@ -211,7 +212,7 @@ def _model_rows(
         shown = with_progress(batches, -(-n // sampling.batch_size), label=f"sampling {label}")
         sentences = [tuple(ids) for ids in collect(shown)]
         seconds = time.perf_counter() - start
-        evaluations = steps * (2 if options.sampler == "heun" else 1)
+        evaluations = steps * EVALUATIONS[options.sampler]
         if autoregressive:
             evaluations = max(map(len, sentences))
         dtype = "bfloat16" if precision == "bf16" else "float32"

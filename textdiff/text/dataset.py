@@ -96,8 +96,8 @@ def examples(texts: Iterable[str], tokenizer: Tokenizer, data: DataConfig) -> It
 def padding_multiple(length: int) -> int:
     """Multiple to which compiled steps pad lengths, so that there are at most four lengths.
 
-    Every length is compiled separately. torch compiles at most eight shapes, and the parts of a batch may
-    differ by one example.
+    Every length is compiled separately. torch compiles at most eight shapes, and the parts of a
+    batch may differ by one example.
     """
     return 8 * math.ceil(length / 32)
 

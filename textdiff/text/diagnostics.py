@@ -23,7 +23,7 @@ def context_gain(
     """Nats per word that the context saves at each log SNR.
 
     The baseline is Bayes' rule for each word without its context. Around 0 or below, the model
-    denoises words one by one, and its samples will be word salad.
+    denoises words one by one, and its samples will be unrelated words.
     """
     gains = {}
     for value in logsnrs:

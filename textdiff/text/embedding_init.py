@@ -1,8 +1,8 @@
 """Spectral initialization of word embeddings.
 
 Words with similar neighbours start close to each other, so that a little noise hides only which of
-them a word is, and more noise hides its kind. The embeddings are the rows of the positive pointwise mutual
-information of words and their neighbours, reduced by SVD (Levy & Goldberg, NeurIPS 2014).
+them a word is, and more noise hides its kind. The embeddings are the rows of the positive pointwise
+mutual information of words and their neighbours, reduced by SVD (Levy & Goldberg, NeurIPS 2014).
 """
 
 import math
@@ -24,7 +24,7 @@ def spectral_embedding(
     """Initial embeddings of norm sqrt(dim).
 
     Args:
-        window: Number of neighbours on each side. Those before and those after are counted separately.
+        window: Number of neighbours on each side. Those before and after are counted separately.
         noise: Norm of the random vectors that are added to the unit vectors, which separates words
             with the same neighbours. The embedding of a word that never occurs is all random.
     """

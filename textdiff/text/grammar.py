@@ -2,8 +2,8 @@
 
 The grammar is data: weighted productions without recursion. Generator, recognizer, counts and
 entropy all read these productions, so they cannot disagree. Verbs agree with their subject in
-number, and reflexive pronouns in number and gender, also across words in between; determiners agree
-with their noun. The language can be learned in three minutes on two cores, and is too large (see `size`)
+number, and reflexive pronouns in number and gender, also across other words; determiners agree with
+their noun. The language can be learned in three minutes on two cores, and is too large (see `size`)
 to be memorized. Training uses a fixed fifth of it, so a grammatical sentence outside of that fifth
 is new.
 """
@@ -43,8 +43,8 @@ SYNTAX: dict[str, dict[str, int]] = {
     "Place": {"Determiner.{number} Site.{number}": 1},
 }
 
-# Preterminal -> its words, which are equally likely unless one is listed several times. "a" is never
-# "an", because every word that can follow it begins with a consonant.
+# Preterminal -> its words, all equally likely. A word listed twice would be twice as likely. "a" is
+# never "an", because every word that can follow it begins with a consonant.
 LEXICON = {
     "Determiner.one": "the a",
     "Determiner.many": "the many",

@@ -89,16 +89,6 @@ def train(config: TextConfig, run_dir: RunDir[TextConfig] | None = None) -> Path
     return run_dir.path
 
 
-def _begin(
-    run_dir: RunDir[TextConfig], config: TextConfig, tokenizer: Tokenizer, caches: list[Path]
-) -> None:
-    """Writes the configuration and the tokenizer of a run."""
-    run_dir.begin(config)
-    save_tokenizer(tokenizer, run_dir.path / "model")
-    if not run_dir.resume:  # a resumed run may still need its old tokens
-        token_cache.prune(run_dir.path / "tokens", caches)
-
-
 def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> TextModel:
     """Builds a new model for the training text."""
     torch.manual_seed(config.train.seed)
@@ -119,6 +109,16 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
         start = spectral_embedding(corpus, tokenizer.get_vocab_size(), dim, seed=seed)
         model.words.weight.data.copy_(start)
     return model
+
+
+def _begin(
+    run_dir: RunDir[TextConfig], config: TextConfig, tokenizer: Tokenizer, caches: list[Path]
+) -> None:
+    """Writes the configuration and the tokenizer of a run."""
+    run_dir.begin(config)
+    save_tokenizer(tokenizer, run_dir.path / "model")
+    if not run_dir.resume:  # a resumed run may still need its old tokens
+        token_cache.prune(run_dir.path / "tokens", caches)
 
 
 def _validation_report(
@@ -158,7 +158,7 @@ def _sanity_check(
     training = [tuple(corpus[i].tolist()) for i in range(len(corpus))]
     warnings = sanity_warnings(samples, training, tokenizer.token_to_id(UNK))
     if max(_context_gain(model, valid).values(), default=1) < 0.1:
-        warnings.append("the context gain is near 0, so samples are word salad: train longer")
+        warnings.append("the context gain is near 0, so samples are unrelated words: train longer")
     if warnings:
         log.warning("sanity check of 64 samples: %s", "; ".join(warnings))
     else:

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 POOL = 32  # number of batches that are sorted by size together
+INDICES = 2**40  # number of example indices of each seed
 
 
 class MicroBatch(NamedTuple):
@@ -114,4 +115,4 @@ def batch_stream(
 
 def first_index(seed: int, step: int, batch_size: int) -> int:
     """Index in the run of a step's first example. Each seed has its own range of indices."""
-    return int(np.random.default_rng(seed).integers(2**22)) * 2**40 + step * batch_size
+    return int(np.random.default_rng(seed).integers(2**22)) * INDICES + step * batch_size

@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from textdiff.training.batching import MicroBatch
+from textdiff.training.batching import INDICES, MicroBatch
 
 
 def describe_nonfinite(
@@ -30,6 +30,6 @@ def describe_nonfinite(
         what = f"the loss of process {', '.join(ranks)} is"
     examples = ""
     if "index" in micro_batches[0].tensors:
-        index = torch.cat([micro.tensors["index"] for micro in micro_batches]) % 2**40
+        index = torch.cat([micro.tensors["index"] for micro in micro_batches]) % INDICES
         examples = f", examples {int(index.min()):,} to {int(index.max()):,} of the run"
     return f"step {step}{examples}: {what} not finite"
