@@ -120,9 +120,9 @@ class DiffusionLM(PreTrainedModel):
         """Predicts the clean embeddings and the logits of the words.
 
         Classifier-free guidance (arXiv:2207.12598, eq. 6) towards the context: the unconditional
-        model is Bayes' rule for each word without its neighbours, position and length; it needs no
-        training. With objective ce logits are extrapolated: word probabilities become
-        p (p / p_free)^(guidance_scale - 1), to the power 1 / temperature. Otherwise x0 is.
+        model is Bayes' rule for each word without its neighbours, position and length, without
+        training. Guidance extrapolates logits with objective ce (word probabilities become
+        p (p / p_free)^(guidance_scale - 1), to the power 1 / temperature), otherwise x0.
 
         Args:
             self_cond: An earlier estimate of x0, or zeros.
