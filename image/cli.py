@@ -91,7 +91,7 @@ def add_sample(parser: OptionParser) -> None:
 
 def sample(options: Namespace) -> None:
     """Samples images and writes them to files."""
-    check(options.n >= 1, "--n", "at least 1", options.n)
+    check(1 <= options.n <= 10**6, "--n", "between 1 and 1,000,000", options.n)
     check_guidance_scale(options.guidance_scale)
     _check_task(options)
     _need_pillow()

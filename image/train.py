@@ -49,13 +49,13 @@ def train(config: ImageConfig, run_dir: RunDir[ImageConfig] | None = None) -> Pa
     with run_dir.locked(accelerator.is_main_process):
         if not run_dir.saved:
             config = with_measured_steps(config, model, batches, accelerator)
-        if accelerator.is_main_process:
-            run_dir.begin(config)
-        accelerator.wait_for_everyone()
         state, fingerprints = run_dir.path / "state", {"the training images": _sha256(images)}
         trainer = Trainer(model, config.train, state, accelerator, fingerprints)
         if run_dir.resume:
-            trainer.resume()
+            trainer.resume()  # before anything is written, for it may be refused
+        if accelerator.is_main_process:
+            run_dir.begin(config)
+        accelerator.wait_for_everyone()
         with closing(fit(trainer, batches(trainer.step), held_out, config, "images")) as events:
             for event in events:
                 if isinstance(event, Validation):

@@ -1,4 +1,4 @@
-"""The demonstration: trains two models on the built-in grammar in five minutes and uses them.
+"""The demonstration: trains two models on the built-in grammar in some minutes and uses them.
 
 They train side by side on half of the cores each, one with the x0 objective and rounding, one with
 the eps objective. The grammar checks 500 samples of each. Writes runs/demo/report.json: the shares
@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ EXAMPLES = (
 
 def main() -> None:
     """Trains and evaluates both models and prints what the first one can do."""
+    ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     quiet_libraries()
     training_seconds = train()
     reports = {run: evaluate(run, training_seconds[run]) for run in RUNS}

@@ -44,6 +44,15 @@ def test_resume_to_fewer_steps_is_refused(run: str, capsys: pytest.CaptureFixtur
     assert "at step 4 already" in refusal(capsys, *command)
 
 
+def test_refused_resume_changes_nothing(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (copied / "config.yaml").read_bytes()
+    options = ["--train.optimizer", "adamw", "--train.steps", "6"]
+    assert "--train.optimizer muon" in refusal(
+        capsys, "train", "--run", str(copied), "--resume", *options
+    )
+    assert (copied / "config.yaml").read_bytes() == before
+
+
 def test_resume_without_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal(capsys, "train", "--run", str(tmp_path / "none"), "--resume")
     assert f"{tmp_path / 'none'} holds no run to continue" in line

@@ -21,7 +21,7 @@ MISTAKES = [
     ("train", ["--config", "SQUARE"], "SQUARE cannot be read as YAML"),
     ("train", ["--config", "nowhere.yaml"], "nowhere.yaml does not exist"),
     ("sample", ["nowhere"], "nowhere is not a folder"),
-    ("sample", ["RUN", "--n", "0"], "--n must be at least 1"),
+    ("sample", ["RUN", "--n", "0"], "--n must be between 1 and"),
     ("sample", ["RUN", "--out", "a.hdf"], "--out must be an image file"),
     ("sample", ["RUN", "--out", "grid.nothing", "--steps", "1", "--n", "1"], "grid.nothing"),
     ("sample", ["RUN", "--gif", "steps.mp4"], "--gif must be a .gif file"),

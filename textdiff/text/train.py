@@ -70,13 +70,13 @@ def train(config: TextConfig, run_dir: RunDir[TextConfig] | None = None) -> Path
     with run_dir.locked(accelerator.is_main_process):
         if not run_dir.saved:
             config = with_measured_steps(config, model, batches, accelerator)
-        if accelerator.is_main_process:
-            _begin(run_dir, config, tokenizer, prepared)
-        accelerator.wait_for_everyone()
         state, fingerprints = run_dir.path / "state", _fingerprints(tokenizer, prepared[0])
         trainer = Trainer(model, config.train, state, accelerator, fingerprints)
         if run_dir.resume:
-            trainer.resume()
+            trainer.resume()  # before anything is written, for it may be refused
+        if accelerator.is_main_process:
+            _begin(run_dir, config, tokenizer, prepared)
+        accelerator.wait_for_everyone()
         held_out = _validation_batches(config, valid, accelerator)
         with closing(fit(trainer, batches(trainer.step), held_out, config, "tokens")) as events:
             for event in events:
