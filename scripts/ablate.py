@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import auto_cli
+from textdiff.cli.parser import run_script
+from textdiff.options import read_yaml
 
 CONFIG = "configs/text_e2e.yaml"
 COLUMNS = (
@@ -136,7 +137,7 @@ def run_once(folder: str, *arguments: str, run: Callable[..., None] | None = Non
     """
     record = Path(folder, "command.json")
     files = [Path(word) for word in arguments if word.endswith(".yaml")]
-    command = json.dumps([arguments, [path.read_text(encoding="utf-8") for path in files]])
+    command = json.dumps([arguments, [read_yaml(path) for path in files]])
     if record.exists() and record.read_text(encoding="utf-8") == command:
         return
     record.unlink(missing_ok=True)
@@ -191,4 +192,4 @@ def run_textdiff(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli({"ablations": ablations, "budgets": budgets}, as_positional=False)
+    run_script({"ablations": ablations, "budgets": budgets})

@@ -24,11 +24,11 @@ import torch
 from benchmarks.comparison import Setting, compare, matmul_rates
 from benchmarks.denoisers import LENGTH
 from benchmarks.quality import quality
-from jsonargparse import auto_cli
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
 
+from textdiff.cli.parser import run_script
 from textdiff.config import SamplingConfig
 from textdiff.device import choose_precision, machine_name, own_device
 from textdiff.diffusion.discrete import Chain
@@ -221,7 +221,7 @@ def write_json(results: Result, path: str) -> None:
 
 def with_flag_values(arguments: list[str]) -> list[str]:
     """The arguments with `--gpu` alone as `--gpu=true`."""
-    following = [*arguments[1:], ""]
+    following = [*arguments, ""][1:]
     return [
         "--gpu=true" if word == "--gpu" and value not in ("true", "false") else word
         for word, value in zip(arguments, following, strict=True)
@@ -230,4 +230,4 @@ def with_flag_values(arguments: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     commands = {"text": text, "image": image, "quality": quality}
-    auto_cli(commands, as_positional=False, args=with_flag_values(sys.argv[1:]))
+    run_script(commands, args=with_flag_values(sys.argv[1:]))

@@ -12,12 +12,11 @@ from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
-from jsonargparse import auto_cli
 from report_sections import bound, collapse, dots, forward, losses, runs, samplers, score, text, vae
 from report_sections.section import Section
 from tqdm import tqdm
 
-from textdiff.cli.parser import fail, quiet_libraries
+from textdiff.cli.parser import fail, quiet_libraries, run_script
 
 STYLE = """
 body { font: 17px/1.5 system-ui, sans-serif; max-width: 56em; margin: 0 auto; padding: 1em }
@@ -114,4 +113,4 @@ SECTIONS: dict[str, Callable[[Path], Section]] = {
 }
 
 if __name__ == "__main__":
-    auto_cli(homework, as_positional=False)
+    run_script(homework)

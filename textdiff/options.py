@@ -134,6 +134,12 @@ def _describe(message: str, known: Collection[str]) -> str:
     if unknown != message:
         option = next((word for word in unknown.split() if word.startswith("--")), "")
         return message + _guess(option[2:].partition("=")[0], known, "--")
+    required = message.removeprefix("the following arguments are required: ")
+    if required != message:
+        names = [name.rpartition(".")[2] for name in required.split(", ")]
+        return f"missing: {', '.join(names)}; --help lists the options"
+    if message.startswith('expected "subcommand"'):
+        return "missing: a command; --help lists them"
     if file := re.match(r"Parser key \"config\": (?:File|Path) (.*?): '([^']*)'", message):
         return f"--config {file[2]} {file[1]}"
     if command := re.search(r"invalid choice: '([^']+)'", message):

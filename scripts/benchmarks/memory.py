@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from jsonargparse import auto_cli
 
+from textdiff.cli.parser import run_script
 from textdiff.text import grammar
 
 STEPS = 30
@@ -106,4 +106,4 @@ def resident_megabytes(pid: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    auto_cli(memory, as_positional=False)
+    run_script(memory)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from jsonargparse import auto_cli
-
 from robustness.corpora import broken_corpora
 from robustness.distributed import distributed
 from robustness.environment import environment
@@ -25,7 +23,7 @@ from robustness.nonfinite import nonfinite
 from robustness.options import mistaken_options
 from robustness.samples import samples
 from robustness.storage import damaged_checkpoints, full_disk
-from textdiff.cli.parser import fail, quiet_libraries
+from textdiff.cli.parser import fail, quiet_libraries, run_script
 
 Part = Callable[[], Iterator[Result]]
 
@@ -93,4 +91,4 @@ def _parts(
 
 def main() -> None:
     """Runs the command line."""
-    auto_cli(robustness, as_positional=False)
+    run_script(robustness)

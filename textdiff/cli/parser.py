@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from jsonargparse import Namespace
+from jsonargparse import Namespace, auto_cli
 
 from textdiff import __version__
 from textdiff.cli.streams import TolerantStream, accept_all_characters
@@ -90,6 +90,21 @@ def build_parser(commands: Commands, prog: str, description: str) -> OptionParse
         subcommands.add_subcommand(name, subparser, help=command.summary)
         parser.names += subparser.option_names()
     return parser
+
+
+def run_script(functions: Any, **options: Any) -> None:
+    """Runs a function, or one of several, with options from the command line.
+
+    The parameters of the function are its options.
+
+    Args:
+        functions: A function, or a dictionary of functions by name.
+        options: Further arguments of `jsonargparse.auto_cli`.
+    """
+    try:
+        auto_cli(functions, as_positional=False, parser_class=OptionParser, **options)
+    except UserError as error:
+        fail(str(error))
 
 
 def add_train_options(parser: OptionParser, config: type) -> None:
