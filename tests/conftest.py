@@ -32,6 +32,7 @@ configuration_utils.wrap_init_to_accept_kwargs = accept_kwargs
 from textdiff.text import grammar  # noqa: E402
 from textdiff.text.config import DataConfig, TokenizerConfig  # noqa: E402
 from textdiff.text.dataset import Corpus, collate, examples  # noqa: E402
+from textdiff.text.markov_prior import pair_statistics  # noqa: E402
 from textdiff.text.model import DiffusionLM, DiffusionLMConfig  # noqa: E402
 from textdiff.text.tokenizer import train_tokenizer  # noqa: E402
 
@@ -76,7 +77,9 @@ def new_model(tokenizer: Tokenizer, corpus: Corpus) -> Callable[..., DiffusionLM
     """
 
     def new(**options: object) -> DiffusionLM:
+        pairs = pair_statistics(corpus, tokenizer.get_vocab_size())
         settings = {"embed_dim": 16, "width": 32, "depth": 1, "heads": 2} | options
+        settings |= {"prior_pairs": len(pairs.values)}
         vocab_size = tokenizer.get_vocab_size()
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -86,7 +89,7 @@ def new_model(tokenizer: Tokenizer, corpus: Corpus) -> Callable[..., DiffusionLM
         counts = np.bincount(corpus.tokens, minlength=vocab_size)
         lengths = np.bincount(corpus.sizes, minlength=LENGTH + 1)
         model.set_data_statistics(
-            torch.from_numpy(counts).float(), torch.from_numpy(lengths).float()
+            torch.from_numpy(counts).float(), torch.from_numpy(lengths).float(), pairs
         )
         return model
 

@@ -109,6 +109,17 @@ def noise_generator(keys: Int[Tensor, " b"]) -> Noise:
     return lambda x: normal(fold_in(keys, next(calls)), x.shape, stream=1).to(x.dtype)
 
 
+def uniform_generator(keys: Int[Tensor, " b"]) -> Callable[[int], Float[Tensor, "b n"]]:
+    """A source of uniform numbers in (0, 1): every call gives n new ones for each key."""
+    calls = count()
+
+    def draw(n: int) -> Tensor:
+        position = torch.arange(n, device=keys.device)
+        return uniform(fold_in(fold_in(keys, 24), next(calls)).unsqueeze(1) + position, stream=24)
+
+    return draw
+
+
 def likelihood_noise(keys: Int[Tensor, " b"]) -> Noise:
     """A source of noise for estimates of the variational bound, as `noise_generator`."""
     calls, keys = count(), fold_in(keys, 21)

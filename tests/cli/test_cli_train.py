@@ -33,7 +33,8 @@ def test_minutes_replace_steps(tmp_path: Path) -> None:
 
 
 def test_untrained_model_gets_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    main(["train", "--run", str(tmp_path / "run"), *TINY, "--train.steps", "1"])
+    options = [*TINY, "--model.prior", "unigram", "--train.steps", "1"]
+    main(["train", "--run", str(tmp_path / "run"), *options])
     assert "unrelated words" in caplog.messages[-1]
 
 

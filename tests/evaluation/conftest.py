@@ -17,11 +17,11 @@ TINY = (
 
 @pytest.fixture
 def contextless(new_model: Callable[..., DiffusionLM]) -> DiffusionLM:
-    """An untrained model without attention.
+    """An untrained model without attention and with a prior of single words.
 
     It has the statistics of the data, and the token log-likelihood has its full weight.
     """
-    model = new_model().eval()
+    model = new_model(prior="unigram").eval()
     model.prior_weight.fill_(1.0)
     for block in model.denoiser.blocks:
         block.out.weight.data.zero_()

@@ -41,7 +41,7 @@ def test_low_temperature_predicts_the_most_likely_word(model, batch, noisy):
 
 def test_zero_head_predicts_bayes_posterior(new_model, batch, noisy):
     """The network adds to unigram and likelihood; with weights of zero it adds nothing."""
-    model = new_model().eval()
+    model = new_model(prior="unigram").eval()
     model.prior_weight.fill_(1.0)
     model.head.weight.data.zero_()
     _, logits = predict(model, batch, noisy)
@@ -49,8 +49,9 @@ def test_zero_head_predicts_bayes_posterior(new_model, batch, noisy):
     assert_close(logits, expected, atol=1e-4, rtol=1e-5)
 
 
-def test_guidance_scales_the_evidence_of_the_context(model, batch, noisy):
+def test_guidance_scales_the_evidence_of_the_context(new_model, batch, noisy):
     """log p_g = log p_0 + g (log p - log p_0) up to its normalization; p_0 is context-free."""
+    model = new_model(prior="unigram").eval()
     base = model.words.context_free_logits(*noisy).detach().log_softmax(-1)
     unguided = predict(model, batch, noisy)[1].log_softmax(-1)
     expected = (base + 2.5 * (unguided - base)).log_softmax(-1)
@@ -73,7 +74,7 @@ def test_guidance_extrapolates_x0_linearly(new_model, batch, noisy, objective):
 @every_objective
 def test_guidance_scale_zero_ignores_the_context(new_model, batch, noisy, objective):
     """x0 is the posterior mean of each word given its own noisy vector."""
-    model = new_model(objective=objective).eval()
+    model = new_model(objective=objective, prior="unigram").eval()
     posterior = model.words.context_free_logits(*noisy).detach().softmax(-1)
     prediction, _ = predict(model, batch, noisy, guidance_scale=0.0)
     expected = posterior @ model.words.embeddings.detach()
@@ -82,7 +83,7 @@ def test_guidance_scale_zero_ignores_the_context(new_model, batch, noisy, object
 
 def test_prediction_depends_on_distance_to_the_end(new_model):
     """Nothing else differs between positions without attention and with equal vectors."""
-    model = new_model().eval()
+    model = new_model(prior="unigram").eval()
     for block in model.denoiser.blocks:
         block.out.weight.data.zero_()
     mask = torch.arange(9) < torch.tensor([[5], [9]])

@@ -146,11 +146,11 @@ def test_known_words_are_clean_if_trained_so(
 ):
     """A model that was not trained with known words gets noisy ones instead."""
     model, request, calls = new_model(infill_prob=infill_prob).eval(), new_request("infill"), []
-    predict = model.predict
+    word_logits = model.word_logits
     monkeypatch.setattr(
         model,
-        "predict",
-        lambda *inputs, **options: calls.append(inputs) or predict(*inputs, **options),
+        "word_logits",
+        lambda *inputs, **options: calls.append(inputs) or word_logits(*inputs, **options),
     )
     list(generate(model, tokenizer, request, SamplingConfig(steps=3)))
     assert len(calls) == 3

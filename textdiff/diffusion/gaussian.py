@@ -14,6 +14,7 @@ from torch import Tensor
 
 X = Float[Tensor, "b *d"]
 PerSample = Float[Tensor, " b"]
+LogSNR = Float[Tensor, "b ..."]  # one per sample, or one per leading coordinate, such as a word
 Broadcast = Float[Tensor, "b *#d"]  # one number per sample, or one per element
 
 
@@ -31,7 +32,7 @@ class Gaussian(NamedTuple):
     var: Broadcast
 
 
-Denoiser = Callable[[X, PerSample], Prediction]  # (x_t, log SNR) -> Prediction
+Denoiser = Callable[[X, LogSNR], Prediction]  # (x_t, log SNR) -> Prediction
 
 
 class AlphaSigma(NamedTuple):
@@ -41,12 +42,12 @@ class AlphaSigma(NamedTuple):
     sigma: Broadcast
 
 
-def expand(per_sample: PerSample, like: X) -> Broadcast:
-    """Reshapes one number per sample so that it broadcasts against `like`."""
-    return per_sample.view(-1, *[1] * (like.ndim - 1))
+def expand(values: LogSNR, like: X) -> Broadcast:
+    """Reshapes one number per sample, or per leading coordinate, to broadcast against `like`."""
+    return values.view(*values.shape, *[1] * (like.ndim - values.ndim))
 
 
-def alpha_sigma(logsnr: PerSample, like: X) -> AlphaSigma:
+def alpha_sigma(logsnr: LogSNR, like: X) -> AlphaSigma:
     """Signal and noise scale of the variance-preserving process (VDM, arXiv:2107.00630, sec. 3.1).
 
     They are exact at infinite log SNR.
@@ -55,13 +56,13 @@ def alpha_sigma(logsnr: PerSample, like: X) -> AlphaSigma:
     return AlphaSigma(logsnr.sigmoid().sqrt(), (-logsnr).sigmoid().sqrt())
 
 
-def diffuse(x0: X, eps: X, logsnr: PerSample) -> X:
+def diffuse(x0: X, eps: X, logsnr: LogSNR) -> X:
     """Sample of q(x_t | x_0) made from standard normal eps: DDPM (arXiv:2006.11239) eq. 4."""
     alpha, sigma = alpha_sigma(logsnr, x0)
     return alpha * x0 + sigma * eps
 
 
-def transition(x_s: X, logsnr_s: PerSample, logsnr_t: PerSample) -> Gaussian:
+def transition(x_s: X, logsnr_s: LogSNR, logsnr_t: LogSNR) -> Gaussian:
     """q(x_t | x_s) for s before t (log SNR falls), over any number of steps at once."""
     alpha_s, _ = alpha_sigma(logsnr_s, x_s)
     alpha_t, sigma_t = alpha_sigma(logsnr_t, x_s)
@@ -69,7 +70,7 @@ def transition(x_s: X, logsnr_s: PerSample, logsnr_t: PerSample) -> Gaussian:
     return Gaussian(alpha_t / alpha_s * x_s, var)
 
 
-def posterior(x0: X, x_t: X, logsnr_s: PerSample, logsnr_t: PerSample) -> Gaussian:
+def posterior(x0: X, x_t: X, logsnr_s: LogSNR, logsnr_t: LogSNR) -> Gaussian:
     """q(x_s | x_t, x_0) for s before t: DDPM eq. 6-7 in log-SNR form.
 
     With `logsnr_s = inf` it is x0 with variance 0.
@@ -81,7 +82,7 @@ def posterior(x0: X, x_t: X, logsnr_s: PerSample, logsnr_t: PerSample) -> Gaussi
     return Gaussian(mean, sigma_s**2 * new_noise)
 
 
-def from_eps(x_t: X, eps: X, logsnr: PerSample) -> Prediction:
+def from_eps(x_t: X, eps: X, logsnr: LogSNR) -> Prediction:
     """Converts a predicted eps to the pair (x0, eps).
 
     At log SNR = -inf (alpha = 0) eps does not determine x0, and the result is not finite.
@@ -90,13 +91,13 @@ def from_eps(x_t: X, eps: X, logsnr: PerSample) -> Prediction:
     return Prediction((x_t - sigma * eps) / alpha, eps)
 
 
-def from_x0(x_t: X, x0: X, logsnr: PerSample) -> Prediction:
+def from_x0(x_t: X, x0: X, logsnr: LogSNR) -> Prediction:
     """Converts a predicted x0 to the pair (x0, eps)."""
     alpha, sigma = alpha_sigma(logsnr, x_t)
     return Prediction(x0, (x_t - alpha * x0) / sigma)
 
 
-def from_v(x_t: X, v: X, logsnr: PerSample) -> Prediction:
+def from_v(x_t: X, v: X, logsnr: LogSNR) -> Prediction:
     """Converts a predicted `v = alpha eps - sigma x0` to the pair (x0, eps).
 
     Source: progressive distillation, arXiv:2202.00512, app. D.
@@ -105,13 +106,13 @@ def from_v(x_t: X, v: X, logsnr: PerSample) -> Prediction:
     return Prediction(alpha * x_t - sigma * v, sigma * x_t + alpha * v)
 
 
-def from_score(x_t: X, score: X, logsnr: PerSample) -> Prediction:
+def from_score(x_t: X, score: X, logsnr: LogSNR) -> Prediction:
     """Converts a predicted score grad log q(x_t) = -eps / sigma (note the sign) to (x0, eps)."""
     _, sigma = alpha_sigma(logsnr, x_t)
     return from_eps(x_t, -sigma * score, logsnr)
 
 
-def from_mean(x_t: X, mean: X, logsnr_s: PerSample, logsnr_t: PerSample) -> Prediction:
+def from_mean(x_t: X, mean: X, logsnr_s: LogSNR, logsnr_t: LogSNR) -> Prediction:
     """Converts a predicted mean mu of q(x_s | x_t, x_0) to the pair (x0, eps)."""
     zeros, ones = torch.zeros_like(x_t), torch.ones_like(x_t)
     coef_xt = posterior(zeros, ones, logsnr_s, logsnr_t).mean
@@ -119,13 +120,13 @@ def from_mean(x_t: X, mean: X, logsnr_s: PerSample, logsnr_t: PerSample) -> Pred
     return from_x0(x_t, (mean - coef_xt * x_t) / coef_x0, logsnr_t)
 
 
-def to_v(prediction: Prediction, logsnr: PerSample) -> X:
+def to_v(prediction: Prediction, logsnr: LogSNR) -> X:
     """Converts a prediction to v: the inverse of `from_v`."""
     alpha, sigma = alpha_sigma(logsnr, prediction.eps)
     return alpha * prediction.eps - sigma * prediction.x0
 
 
-def to_score(prediction: Prediction, logsnr: PerSample) -> X:
+def to_score(prediction: Prediction, logsnr: LogSNR) -> X:
     """Converts a prediction to the score -eps / sigma: the inverse of `from_score`."""
     _, sigma = alpha_sigma(logsnr, prediction.eps)
     return -prediction.eps / sigma

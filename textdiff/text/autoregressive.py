@@ -33,6 +33,7 @@ class AutoregressiveConfig(PreTrainedConfig, ModelConfig):
     family: Literal["diffusion", "autoregressive"] = "autoregressive"
     vocab_size: int = 8
     length: int = 64
+    prior_pairs: int = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
         ModelConfig.__post_init__(self)

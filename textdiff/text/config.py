@@ -90,14 +90,19 @@ class ModelConfig:
         depth: Number of transformer blocks.
         heads: Number of attention heads. width / heads must be even.
         dropout: Dropout rate of the transformer.
+        prior: Prior of the words, which the network corrects (objective ce only). markov: pairs of
+            neighbouring words in the training text; the loss is that of whole sentences. unigram:
+            single words. none: the network alone.
+        prior_pairs: Most word pairs that the Markov prior keeps. With fewer, pairs that are not
+            kept have the probability of single words.
         self_cond_prob: Probability that a training example is given the model's own first estimate
-            of x0 (self-conditioning).
+            of x0 (self-conditioning). With a Markov prior, the prior's estimate is always given.
         infill_prob: Probability that some words of a training example are given, which trains
             infilling and continuing.
         uniform_logsnr_prob: Probability that a training example gets a log SNR uniform over the
             whole range instead of one from the adaptive schedule.
         prior_warmup: Start and end of the warm-up of the token log-likelihood in the logits, as
-            shares of the training.
+            shares of the training (prior unigram only).
         sampling_temperature: Default temperature of the word probabilities in sampling.
         sampling_guidance_scale: Default guidance scale in sampling. 1 is no guidance.
     """
@@ -115,7 +120,9 @@ class ModelConfig:
     depth: int = 6
     heads: int = 3
     dropout: float = 0.0
-    self_cond_prob: float = 0.5
+    prior: Literal["markov", "unigram", "none"] = "markov"
+    prior_pairs: int = 1_000_000
+    self_cond_prob: float = 0.0
     infill_prob: float = 0.25
     uniform_logsnr_prob: float = 0.1
     prior_warmup: tuple[float, float] = (0.25, 0.6)
@@ -125,6 +132,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         below = f"below logsnr_max = {self.logsnr_max}"
         check(self.logsnr_min < self.logsnr_max, "model.logsnr_min", below, self.logsnr_min)
+        check(self.prior_pairs >= 0, "model.prior_pairs", "at least 0", self.prior_pairs)
         for name in ("embed_dim", "width", "depth", "heads"):
             check(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
         multiple = f"a multiple of 2 * heads = {2 * self.heads}"
@@ -142,6 +150,11 @@ class ModelConfig:
     def matmul_width(self) -> int:
         """Width of the network's matrix products."""
         return self.width
+
+    @property
+    def has_markov_prior(self) -> bool:
+        """Whether the words have a Markov prior: objective ce alone predicts their distribution."""
+        return self.prior == "markov" and self.objective == "ce"
 
 
 def check_temperature(key: str, value: float) -> None:
@@ -167,11 +180,15 @@ class DecodingConfig:
             become too rare. If null, the model's own (model.sampling_guidance_scale).
         clamp: Replace every estimate of x0 by the nearest word embedding (Diffusion-LM's clamping
             trick).
+        x0: What stands for the clean embeddings in a step. joint: those of a sentence drawn from
+            the predicted distribution, all words together. mean: their mean. auto: joint with the
+            sampler ddpm and a model that has a Markov prior, otherwise mean.
     """
 
     temperature: float | None = None
     guidance_scale: float | None = None
     clamp: bool = False
+    x0: Literal["auto", "joint", "mean"] = "auto"
 
     def __post_init__(self) -> None:
         if self.temperature is not None:

@@ -70,6 +70,11 @@ class CorruptedBatch(NamedTuple):
     logsnr: Float[Tensor, " b"]
     x_t: Float[Tensor, "b l d"]
 
+    @property
+    def x_in(self) -> Float[Tensor, "b l d"]:
+        """The noisy vectors, with the embeddings of given words."""
+        return torch.where(self.known.unsqueeze(-1), self.x0, self.x_t)
+
 
 class LossPositions(NamedTuple):
     """The positions at which the loss is computed: the selected ones, or all of them.

@@ -25,6 +25,7 @@ TEXTS = {
     "text_multi30k": (5_000, 14),
     "text_wikitext2": (8_192, 64),
 }
+SUCCESSORS = 16  # pairs of each word in the Markov prior, as in E2E
 
 
 def subject() -> ModelKind:
@@ -37,8 +38,19 @@ def _small() -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shape: dict[str, Any] = {"embed_dim": 16, "width": 32, "depth": 2, "heads": 2}
+        shape["prior_pairs"] = SUCCESSORS * 50
         model = DiffusionLM(DiffusionLMConfig(vocab_size=50, length=12, **shape))
-        model.prior_weight.fill_(1.0)
+    return _with_pairs(model)
+
+
+def _with_pairs(model: DiffusionLM) -> DiffusionLM:
+    """The model with arbitrary successors of each word in its Markov prior."""
+    if model.markov:
+        number, gap = torch.arange(model.config.prior_pairs), model.config.vocab_size // SUCCESSORS
+        before = number // SUCCESSORS
+        model.markov.pairs.copy_(torch.stack([before, number % SUCCESSORS * gap + before % gap]))
+        model.markov.values.fill_(0.9 / SUCCESSORS)
+        model.markov.backoff_weight.fill_(0.1)
     return model
 
 
@@ -71,7 +83,8 @@ def _configuration(path: Path) -> TrainingBenchmark:
 
     def model() -> PreTrainedModel:
         options = asdict(config.model) | {"length": config.data.length}
-        return DiffusionLM(DiffusionLMConfig(vocab_size=vocab_size, **options))
+        options["prior_pairs"] = SUCCESSORS * vocab_size
+        return _with_pairs(DiffusionLM(DiffusionLMConfig(vocab_size=vocab_size, **options)))
 
     batch = _batch(vocab_size, length, config.train.batch_size)
     if config.data.pack:

@@ -26,6 +26,7 @@ class Decoding:
     temperature: float = 1.0
     guidance_scale: float = 1.0
     clamp: bool = False
+    x0: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Request:
         mask: True at the positions of each sequence.
         known: True where the tokens of `ids` are kept.
         strength: Time of the noise schedule at which sampling starts. 1 is pure noise.
-        decoding: Temperature, guidance scale and clamping.
+        decoding: Temperature, guidance scale, clamping, and what stands for x0.
     """
 
     ids: Int[Tensor, "n l"]
@@ -56,15 +57,19 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
     if isinstance(model, Autoregressive):
         if config.guidance_scale is not None:
             raise UserError("--guidance_scale needs a diffusion model, this one is autoregressive")
+        if config.x0 == "joint":
+            raise UserError("--x0 joint needs a diffusion model, this one is autoregressive")
         return Decoding(config.temperature or 1.0)
     if config.temperature is not None and model.config.objective != "ce":
         trained = f"this one has {model.config.objective}"
         raise UserError(f"--temperature needs a model trained with objective ce, {trained}")
+    if config.x0 == "joint" and not model.markov:
+        raise UserError("--x0 joint needs a model with a Markov prior (model.prior markov)")
     guidance_scale = config.guidance_scale
     if guidance_scale is None:
         guidance_scale = model.config.sampling_guidance_scale
     temperature = config.temperature or model.config.sampling_temperature
-    return Decoding(temperature, guidance_scale, config.clamp)
+    return Decoding(temperature, guidance_scale, config.clamp, config.x0)
 
 
 def sample_request(

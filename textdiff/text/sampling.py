@@ -4,20 +4,18 @@ from collections.abc import Iterator
 from itertools import islice
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from textdiff.config import SamplingConfig, UserError
-from textdiff.device import autocast
-from textdiff.diffusion.gaussian import Denoiser, Prediction, from_x0
-from textdiff.diffusion.wrappers import clamped, infilled, self_conditioned
 from textdiff.distributed import SINGLE_PROCESS, ProcessInfo
 from textdiff.hub import load_pretrained
-from textdiff.prng import noise_generator, sample_keys
+from textdiff.prng import noise_generator, sample_keys, uniform_generator
 from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_precision
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.model import DiffusionLM, project
+from textdiff.text.denoiser import build_denoiser
+from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import Decoding, Request, TextModel
 from textdiff.text.tokenizer import MASK, PAD, UNK, load_tokenizer
 
@@ -61,15 +59,18 @@ def generate(
         return
     precision = sampling_precision(model, config.precision)
     logsnrs = resample_grid(model.schedule(), config.steps, request.strength)
-    steps = len(logsnrs) - 1
-    banned = _banned_tokens(model, tokenizer)
+    steps, banned = len(logsnrs) - 1, _banned_tokens(model, tokenizer)
+    joint = _draws_jointly(model, request.decoding, config.sampler)
     keys = sample_keys(config.seed, len(request.ids))
     for rows in batches:
         longest = int(request.mask[rows].sum(1).max())
         tensors = (request.ids, request.mask, request.known)
         ids, mask, known = (part[rows, :longest].to(model.device) for part in tensors)
-        x0, noise = model.words.embeddings[ids], noise_generator(keys[rows].to(model.device))
-        denoise = build_denoiser(model, x0, known, mask, banned, request.decoding, precision)
+        x0, own_keys = model.words.embeddings[ids], keys[rows].to(model.device)
+        noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if joint else None
+        denoise = build_denoiser(
+            model, x0, known, mask, banned, request.decoding, precision, uniforms
+        )
         for step in resample(
             denoise, x0, noise, logsnrs, strength=request.strength, sampler=config.sampler
         ):
@@ -80,43 +81,11 @@ def generate(
             yield SampleBatch(rows, step.index, steps, samples)
 
 
-def build_denoiser(
-    model: DiffusionLM,
-    x0: Float[Tensor, "b l d"],
-    known: Bool[Tensor, "b l"],
-    mask: Bool[Tensor, "b l"],
-    banned: Bool[Tensor, " v"],
-    decoding: Decoding,
-    precision: str,
-) -> Denoiser:
-    """The model as a denoiser with self-conditioning, clamping and infilling.
-
-    Args:
-        x0: Embeddings of the words where `known` is true.
-        banned: Tokens that are never sampled.
-    """
-    any_known = bool(known.any())
-    # a model that was not trained with known words gets noisy ones
-    clean = known if model.config.infill_prob else torch.zeros_like(known)
-
-    def network(x_t: Tensor, logsnr: Tensor, self_cond: Tensor) -> Prediction:
-        x_in = torch.where(clean.unsqueeze(-1), x0, x_t) if any_known else x_t
-        with autocast(x_t.device, precision):
-            inputs = (x_in, logsnr, project(self_cond), clean, mask)
-            prediction, _ = model.predict(
-                *inputs,
-                temperature=decoding.temperature,
-                guidance_scale=decoding.guidance_scale,
-                banned=banned,
-            )
-        return from_x0(x_t, prediction.x0, logsnr)
-
-    def nearest_embedding(x0: Tensor) -> Tensor:
-        logits = model.words.rounding_logits(x0).masked_fill(banned, -torch.inf)
-        return model.words.embeddings[logits.argmax(-1)]
-
-    denoise = clamped(self_conditioned(network), nearest_embedding if decoding.clamp else project)
-    return infilled(denoise, x0, known.unsqueeze(-1)) if any_known else denoise
+def _draws_jointly(model: DiffusionLM, decoding: Decoding, sampler: str) -> bool:
+    """Whether steps draw whole sentences. Raises UserError if the sampler is deterministic."""
+    if decoding.x0 == "joint" and sampler != "ddpm":
+        raise UserError(f"--x0 joint needs --sampler ddpm, got {sampler}")
+    return decoding.x0 != "mean" and sampler == "ddpm" and model.markov is not None
 
 
 def _generate_left_to_right(

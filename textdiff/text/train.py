@@ -31,6 +31,7 @@ from textdiff.text.dataset import (
 )
 from textdiff.text.diagnostics import context_gain, sanity_warnings
 from textdiff.text.embedding_init import spectral_embedding
+from textdiff.text.markov_prior import pair_statistics
 from textdiff.text.model import DiffusionLM, DiffusionLMConfig
 from textdiff.text.preparation import prepare_data
 from textdiff.text.requests import TextModel, sample_request
@@ -93,20 +94,25 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
     """Builds a new model for the training text."""
     torch.manual_seed(config.train.seed)
     options = asdict(config.model)
-    options |= {"vocab_size": tokenizer.get_vocab_size(), "length": config.data.length}
+    vocab_size, pairs = tokenizer.get_vocab_size(), None
+    options |= {"vocab_size": vocab_size, "length": config.data.length, "prior_pairs": 0}
     if config.model.family == "autoregressive":
         return Autoregressive(AutoregressiveConfig(**options))
+    if config.model.has_markov_prior:
+        ends, most = not config.data.pack, config.model.prior_pairs
+        pairs = pair_statistics(corpus, vocab_size, ends=ends, most=most)
+        options["prior_pairs"] = len(pairs.values)
     model = DiffusionLM(DiffusionLMConfig(**options))
     tokens = np.zeros(model.config.vocab_size, np.int64)
     lengths = np.zeros(model.config.length + 1, np.int64)
     for piece in corpus.pieces():
         tokens += np.bincount(piece.tokens, minlength=len(tokens))
         lengths += np.bincount(piece.sizes, minlength=len(lengths))
-    statistics = (torch.from_numpy(counts).float() for counts in (tokens, lengths))
-    model.set_data_statistics(*statistics)
+    token_counts, length_counts = (torch.from_numpy(each).float() for each in (tokens, lengths))
+    model.set_data_statistics(token_counts, length_counts, pairs)
     if config.model.embedding_init == "spectral":
         dim, seed = config.model.embed_dim, config.train.seed
-        start = spectral_embedding(corpus, tokenizer.get_vocab_size(), dim, seed=seed)
+        start = spectral_embedding(corpus, vocab_size, dim, seed=seed)
         model.words.weight.data.copy_(start)
     return model
 

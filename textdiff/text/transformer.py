@@ -29,16 +29,26 @@ class TextDenoiser(nn.Module):
         embed_dim: Dimension of the embeddings.
         width: Dimension of the hidden states.
         length: Longest sequence.
+        prior_estimate: Whether a prior's estimate of x0 is another input.
     """
 
     rotation: Tensor
 
     def __init__(
-        self, embed_dim: int, width: int, depth: int, heads: int, length: int, dropout: float = 0.0
+        self,
+        embed_dim: int,
+        width: int,
+        depth: int,
+        heads: int,
+        length: int,
+        dropout: float = 0.0,
+        prior_estimate: bool = False,
     ) -> None:
         super().__init__()
         self.noisy = nn.Linear(embed_dim, width)
         self.self_cond = nn.Linear(embed_dim, width, bias=False)
+        if prior_estimate:
+            self.prior_estimate = nn.Linear(embed_dim, width, bias=False)
         self.known = nn.Parameter(torch.zeros(width))
         self.to_end = nn.Embedding(length + 1, width)
         self.logsnr_embedding = LogSNREmbedding(width)
@@ -56,6 +66,7 @@ class TextDenoiser(nn.Module):
         known: Positions,
         mask: Positions,
         index: Keys | None = None,
+        prior_estimate: Vectors | None = None,
     ) -> Hidden:
         """Hidden states of sequences of any length up to `length`.
 
@@ -64,10 +75,13 @@ class TextDenoiser(nn.Module):
             known: True where `x_t` holds clean embeddings.
             mask: True at real positions.
             index: Keys from which dropout is derived. If None, there is no dropout.
+            prior_estimate: The prior's estimate of x0, for a network that takes it.
         """
         cond = self.logsnr_embedding(logsnr)
         to_end = self.to_end(mask.flip(1).cumsum(1).flip(1))  # 1 at the last real position
         h = self.noisy(x_t) + self.self_cond(self_cond) + to_end + known.unsqueeze(-1) * self.known
+        if prior_estimate is not None:
+            h = h + self.prior_estimate(prior_estimate)
         attend = None if not wants_static_shapes(x_t.device) and mask.all() else mask[:, None, None]
         rotation = self.rotation[: x_t.shape[1]]
         for number, block in enumerate(self.blocks):

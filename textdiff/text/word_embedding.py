@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from textdiff.diffusion.gaussian import alpha_sigma
+from textdiff.diffusion.gaussian import LogSNR, alpha_sigma
 
 
 class WordEmbedding(nn.Module):
@@ -33,9 +33,13 @@ class WordEmbedding(nn.Module):
         return F.normalize(self.weight, dim=-1) * math.sqrt(self.weight.shape[1])
 
     def log_likelihood(
-        self, x_t: Float[Tensor, "b *l d"], logsnr: Float[Tensor, " b"]
+        self, x_t: Float[Tensor, "b *l d"], logsnr: LogSNR
     ) -> Float[Tensor, "b *l v"]:
-        """log N(x_t; alpha e_v, sigma^2 I) of each word v, up to a constant."""
+        """log N(x_t; alpha e_v, sigma^2 I) of each word v, up to a constant.
+
+        Args:
+            logsnr: Log SNR of each example, or of each vector.
+        """
         alpha, sigma = alpha_sigma(logsnr, x_t)
         return (alpha / sigma**2 * x_t) @ self.embeddings.T
 

@@ -75,7 +75,8 @@ class Trainer(Generic[M]):
         self.raw = model
         if compiles(config.compile, accelerator.device):
             # in place, which keeps the names; block by block if weights are gathered in between
-            for part in sharding.repeated_blocks(model) if self.sharded else [model]:
+            whole: list[nn.Module] = getattr(model, "compiled_parts", [model])
+            for part in sharding.repeated_blocks(model) if self.sharded else whole:
                 part.compile(dynamic=False)
         self.model: nn.Module = model
         if self.sharded:

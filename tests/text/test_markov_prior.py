@@ -1,0 +1,168 @@
+"""The Markov prior: its counts, and a model whose network adds nothing to it."""
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from textdiff.config import UserError
+from textdiff.diffusion.gaussian import diffuse
+from textdiff.diffusion.markov_text import MarkovText
+from textdiff.diffusion.transitions import Transitions
+from textdiff.text.config import DecodingConfig
+from textdiff.text.dataset import Corpus
+from textdiff.text.markov_prior import PairStatistics, pair_statistics
+from textdiff.text.model import DiffusionLM
+from textdiff.text.requests import sample_request
+
+V = 6
+TEXT = [[0, 1, 2], [0, 1], [3, 1, 2, 0, 1, 2], [4], [2, 2], [3, 1]]
+
+
+def dense(statistics: PairStatistics) -> torch.Tensor:
+    before, after = statistics.pairs.long()
+    rank_one = statistics.backoff_weight, statistics.backoff
+    return Transitions(before, after, statistics.values, *rank_one).dense()
+
+
+@pytest.mark.parametrize("most", [0, 2, 100])
+def test_next_words_and_end_add_up_to_one(most):
+    """Also of the word 5, which never occurs, and with pairs left out."""
+    statistics = pair_statistics(Corpus.of(TEXT), V, most=most)
+    assert_close(dense(statistics).sum(1) + statistics.end, torch.ones(V))
+    assert_close(dense(statistics)[5], statistics.backoff)
+
+
+def test_first_words_are_those_of_sentences():
+    """Words 0, 3, 4 and 2 begin 2, 2, 1 and 1 of 6 sentences; 1 and 5 never begin one."""
+    start = pair_statistics(Corpus.of(TEXT), V).start
+    assert start[[0, 3]].min() > start[[4, 2]].max() > start[[1, 5]].max() > 0
+    assert 0.9 < start.sum() < 1  # the rest is the empty sentence
+
+
+def test_probabilities_are_discounted_counts():
+    """The definition, with loops. Without `ends`, boundaries are not counted."""
+    statistics = pair_statistics(Corpus.of(TEXT), V, ends=False)
+    pairs = Counter(pair for sentence in TEXT for pair in pairwise(sentence))
+    kinds = Counter(pairs.values())
+    discount = kinds[1] / (kinds[1] + 2 * kinds[2])
+    seen = Counter(after for pair, n in pairs.items() for after in [pair[1]] * n)
+    total = seen.total() + 0.1 * (V + 1)
+    expected = torch.zeros(V, V)
+    for before in range(V):
+        followers = {b: n for (a, b), n in pairs.items() if a == before}
+        n = sum(followers.values())
+        weight = discount * len(followers) / n if n else 1.0
+        for after in range(V):
+            counted = max(followers.get(after, 0) - discount, 0) / n if n else 0.0
+            expected[before, after] = counted + weight * (seen[after] + 0.1) / total
+    assert_close(dense(statistics), expected)
+    assert_close(statistics.end, torch.ones(V))
+
+
+def test_most_frequent_pairs_are_kept():
+    statistics = pair_statistics(Corpus.of(TEXT), V, most=2)
+    assert statistics.pairs.tolist() == [[0, 1], [1, 2]]
+
+
+def test_large_texts_are_counted_in_pieces(monkeypatch):
+    whole = pair_statistics(Corpus.of(TEXT), V)
+    monkeypatch.setattr("textdiff.text.dataset.PIECE", 3)
+    for part, expected in zip(pair_statistics(Corpus.of(TEXT), V), whole, strict=True):
+        assert_close(part, expected)
+
+
+def test_text_of_single_words_has_no_pairs():
+    statistics = pair_statistics(Corpus.of([[0], [1], [1]]), V)
+    assert statistics.pairs.shape == (2, 0)
+    assert_close(dense(statistics).sum(1) + statistics.end, torch.ones(V))
+
+
+def oracle(model: DiffusionLM) -> MarkovText:
+    return MarkovText(model.markov.chain(), model.words.embeddings.detach())
+
+
+@pytest.fixture
+def untrained(new_model) -> DiffusionLM:
+    """A model whose network adds nothing."""
+    model = new_model().eval()
+    model.head.weight.data.zero_()
+    model.head.bias.data.zero_()
+    return model
+
+
+def test_model_without_network_is_bayes_rule(untrained, batch, noisy):
+    x_t, logsnr = noisy
+    mask, known = batch["mask"], torch.zeros_like(batch["mask"])
+    with torch.no_grad():
+        found, logits = untrained.predict(x_t, logsnr, torch.zeros_like(x_t), known, mask)
+    exact = oracle(untrained)
+    posterior = exact.log_posterior(x_t, logsnr, mask)
+    assert_close(logits.log_softmax(-1)[mask], posterior[mask], atol=2e-3, rtol=1e-3)
+    assert_close(found.x0[mask], exact.denoise(x_t, logsnr, mask).x0[mask], atol=1e-4, rtol=1e-3)
+
+
+def test_loss_without_network_is_the_sentences_posterior(untrained, batch):
+    corrupted = untrained._corrupt(**batch)
+    exact = oracle(untrained)
+    own = exact.log_likelihood(corrupted.x_t, corrupted.logsnr)
+    nats = exact.chain.nats(own, batch["ids"], batch["mask"])
+    with torch.no_grad():
+        loss = untrained(**batch)["ce"]
+    assert_close(loss, (nats.sum() / batch["mask"].sum()).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_given_words_are_evidence_of_the_prior(untrained, batch):
+    """They change the posterior of their neighbours as words at the clean end do."""
+    ids, mask = batch["ids"], batch["mask"]
+    known = mask & (torch.arange(ids.shape[1]) % 2 == 0)
+    x0, logsnr = untrained.words.embeddings[ids].detach(), torch.full((len(ids),), -4.0)
+    x_t = torch.where(known.unsqueeze(-1), x0, diffuse(x0, torch.ones_like(x0), logsnr))
+    with torch.no_grad():
+        _, logits = untrained.predict(x_t, logsnr, torch.zeros_like(x_t), known, mask)
+    levels = torch.where(known, 6.0, logsnr.unsqueeze(1))
+    expected = oracle(untrained).log_posterior(x_t, levels, mask)
+    wanted = mask & ~known
+    assert_close(logits.log_softmax(-1)[wanted], expected[wanted], atol=2e-3, rtol=1e-3)
+
+
+def test_guidance_of_zero_is_the_priors_posterior(model, batch, noisy):
+    x_t, logsnr = noisy
+    mask, known = batch["mask"], torch.zeros_like(batch["mask"])
+    inputs = (x_t, logsnr, torch.zeros_like(x_t), known, mask)
+    with torch.no_grad():
+        found, _ = model.predict(*inputs, guidance_scale=0.0)
+    exact = oracle(model).denoise(x_t, logsnr, mask).x0
+    assert_close(found.x0[mask], exact[mask], atol=1e-4, rtol=1e-3)
+
+
+def test_low_temperature_draws_the_best_sentence(model, batch, noisy):
+    """Temperature reaches the transitions too: every draw is the same sentence."""
+    x_t, logsnr = noisy
+    mask, known = batch["mask"], torch.zeros_like(batch["mask"])
+    inputs = (x_t, logsnr, torch.zeros_like(x_t), known, mask)
+    with torch.no_grad():
+        logits, chain = model.word_logits(*inputs, temperature=0.02)
+        draws = [chain.sample(logits, mask, torch.full(mask.shape, u)) for u in (0.2, 0.8)]
+    assert draws[0][mask].equal(draws[1][mask])
+
+
+def test_joint_draws_need_a_markov_prior(new_model):
+    with pytest.raises(UserError, match="--x0 joint needs a model with a Markov prior"):
+        sample_request(new_model(prior="unigram"), 1, seed=0, decoding=DecodingConfig(x0="joint"))
+
+
+def test_joint_draws_need_ancestral_sampling(new_request, draw):
+    with pytest.raises(UserError, match="--x0 joint needs --sampler ddpm, got ddim"):
+        draw(new_request("sample", x0="joint"), sampler="ddim")
+
+
+def test_prior_of_another_vocabulary_is_refused(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_text(encoding="utf-8")
+    changed = config.replace(f'"vocab_size": {model.config.vocab_size}', '"vocab_size": 9')
+    (tmp_path / "config.json").write_text(changed, encoding="utf-8")
+    with pytest.raises(RuntimeError, match="mismatched_sizes"):
+        DiffusionLM.from_pretrained(tmp_path)

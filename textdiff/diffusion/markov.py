@@ -1,0 +1,188 @@
+"""Markov chains over words of which only noisy vectors are seen: exact posteriors and samples.
+
+The words are a hidden Markov chain, and each noisy vector depends on its own word alone. The
+forward-backward recursion (Rabiner, Proc. IEEE 1989, sec. III) then gives the posterior of each
+word given all vectors. Noise levels may differ between words, because they enter through the
+log-likelihood of each word alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from textdiff.diffusion.transitions import Columns, Transitions, Words
+
+Mask = Bool[Tensor, "b l"]
+WordLogits = Float[Tensor, "b l v"]
+
+TINY = 1e-30  # in place of probabilities that are 0 in float32
+
+
+@dataclass(frozen=True)
+class MarkovChain:
+    """p(w_1 ... w_L) proportional to start(w_1) P(w_1, w_2) ... P(w_{L-1}, w_L) end(w_L).
+
+    The length L is given.
+
+    Args:
+        start: Probability that a sentence begins with each word.
+        transitions: Probabilities P of the next word; a row and `end` add up to 1 if sentences end
+            at random.
+        end: Probability that a sentence ends after each word.
+    """
+
+    start: Float[Tensor, " v"]
+    transitions: Transitions
+    end: Float[Tensor, " v"]
+
+    def log_messages(self, log_likelihood: WordLogits, mask: Mask) -> WordLogits:
+        """Logits of each word given the vectors of all other words.
+
+        With `log_likelihood` added, they are the logits of its posterior given all vectors.
+
+        Args:
+            log_likelihood: Log-likelihood of each word given its own vector, up to a constant per
+                position.
+            mask: True at the positions of a sentence, which come first in every row.
+        """
+        own = _likelihoods(log_likelihood)
+        messages = zip(self._forward(own)[0], self._backward(own, mask), strict=True)
+        rows = [(forward * backward).clamp(min=TINY).T for forward, backward in messages]
+        return torch.stack(rows, 1).log()
+
+    def posterior_mean(
+        self, log_likelihood: WordLogits, mask: Mask, values: Float[Tensor, "v d"]
+    ) -> Float[Tensor, "b l d"]:
+        """Mean of the words' `values` under the posterior of each word given all vectors.
+
+        Args:
+            log_likelihood: As in `log_messages`.
+            mask: As in `log_messages`.
+        """
+        own = _likelihoods(log_likelihood)
+        posterior = self._posterior(self._forward(own)[1], own, mask)
+        return torch.stack([each.T @ values for each in posterior], 1)
+
+    def nats(self, log_likelihood: WordLogits, words: Words, mask: Mask) -> Float[Tensor, " b"]:
+        """-log p(words | vectors) of whole sentences, in nats.
+
+        The gradient with respect to `log_likelihood` is the posterior of each word minus its
+        one-hot vector, as in a conditional random field (Lafferty et al., ICML 2001).
+
+        Args:
+            log_likelihood: As in `log_messages`. It may be any potential of the words.
+            mask: As in `log_messages`.
+        """
+        nats: Tensor = _SentenceNats.apply(log_likelihood, words, mask, self)
+        return nats
+
+    def log_prob(self, words: Words, mask: Mask) -> Float[Tensor, " b"]:
+        """log start(w_1) P(w_1, w_2) ... end(w_L), without the normalization over words."""
+        pairs = self.transitions.lookup(words[:, :-1], words[:, 1:]).log().where(mask[:, 1:], 0)
+        last = words.gather(1, mask.sum(1, keepdim=True) - 1).squeeze(1)
+        return self.start[words[:, 0]].log() + pairs.sum(1) + self.end[last].log()
+
+    def power(self, exponent: float) -> "MarkovChain":
+        """The chain with all its probabilities raised to a power."""
+        start, end = self.start**exponent, self.end**exponent
+        return MarkovChain(start, self.transitions.power(exponent), end)
+
+    def sample(
+        self, log_likelihood: WordLogits, mask: Mask, uniforms: Float[Tensor, "b l"]
+    ) -> Words:
+        """Draws sentences from the posterior, all words together.
+
+        Forward filtering, backward sampling: each word is drawn given those after it.
+
+        Args:
+            log_likelihood: As in `log_messages`.
+            mask: As in `log_messages`. Elsewhere the words have no meaning.
+            uniforms: Uniform random numbers in (0, 1).
+        """
+        own, end = _likelihoods(log_likelihood), self.end.unsqueeze(1)
+        words, weight = [], end
+        for i, joint in reversed([*enumerate(self._forward(own)[1])]):
+            word = _draw(joint * weight, uniforms[:, i])
+            chosen = torch.zeros_like(joint).scatter_(0, word.unsqueeze(0), 1.0)
+            weight = torch.where(mask[:, i], self.transitions.backward(chosen), end)
+            words.append(word)
+        return torch.stack(words[::-1], 1)
+
+    def _forward(self, own: list[Columns]) -> tuple[list[Columns], list[Columns]]:
+        """p(word i, vectors before i) and p(word i, vectors to i), up to factors per sentence."""
+        messages = [self.start.unsqueeze(1).expand_as(own[0])]
+        joints = [messages[0] * own[0]]
+        for each in own[1:]:
+            messages.append(self.transitions.forward(_normalized(joints[-1])))
+            joints.append(messages[-1] * each)
+        return messages, joints
+
+    def _backward(self, own: list[Columns], mask: Mask) -> list[Columns]:
+        """p(vectors after i, end | word i), up to a factor per sentence."""
+        end = self.end.unsqueeze(1).expand_as(own[0])
+        messages = [end]
+        for i in reversed(range(1, len(own))):
+            message = self.transitions.backward(_normalized(messages[-1] * own[i]))
+            messages.append(torch.where(mask[:, i], message, end))
+        return messages[::-1]
+
+    def _posterior(
+        self, joints: list[Columns], own: list[Columns], mask: Mask
+    ) -> Iterator[Columns]:
+        """Posterior of each word given all vectors, by position."""
+        for joint, after in zip(joints, self._backward(own, mask), strict=True):
+            yield _normalized(joint * after)
+
+    def _log_normalizer(self, joints: list[Columns], mask: Mask) -> Float[Tensor, " b"]:
+        """Log of the sum of prior times likelihood over all sentences."""
+        last = mask & ~F.pad(mask[:, 1:], (0, 1))
+        mass = torch.stack([joint.sum(0) for joint in joints], 1)
+        ended = torch.stack([self.end @ joint for joint in joints], 1)
+        return torch.where(last, ended, mass).clamp(min=TINY).log().where(mask, 0).sum(1)
+
+
+class _SentenceNats(torch.autograd.Function):
+    """`MarkovChain.nats`, with its gradient from the posterior instead of the recursions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, log_likelihood: WordLogits, words: Words, mask: Mask, chain: MarkovChain
+    ) -> Float[Tensor, " b"]:
+        own = _likelihoods(log_likelihood)
+        joints = chain._forward(own)[1]
+        log_joint = chain.log_prob(words, mask) - chain._log_normalizer(joints, mask)
+        # log of each word's normalized likelihood
+        largest = log_likelihood.amax(-1) - torch.stack([each.amax(0).log() for each in own], 1)
+        chosen = log_likelihood.gather(2, words.unsqueeze(2)).squeeze(2) - largest
+        slope = torch.stack([each.T for each in chain._posterior(joints, own, mask)], 1)
+        ones = torch.ones_like(words, dtype=slope.dtype).unsqueeze(2)
+        ctx.save_for_backward(slope.scatter_add_(2, words.unsqueeze(2), -ones), mask)
+        return -log_joint - chosen.where(mask, 0).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        slope, mask = ctx.saved_tensors
+        return slope * (gradients[0].unsqueeze(1) * mask).unsqueeze(2), None, None, None
+
+
+def _likelihoods(log_likelihood: WordLogits) -> list[Columns]:
+    """Likelihoods by position, which add up to 1, with the batch last for sparse products."""
+    return [each.softmax(-1).T.contiguous() for each in log_likelihood.unbind(1)]
+
+
+def _normalized(columns: Columns) -> Columns:
+    return columns / columns.sum(0).clamp(min=TINY)
+
+
+def _draw(weight: Columns, uniforms: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """Draws one word per column, with probabilities in proportion to the weights."""
+    cumulative = weight.T.cumsum(1)
+    position = uniforms.unsqueeze(1) * cumulative[:, -1:]
+    return (
+        torch.searchsorted(cumulative, position, right=True).squeeze(1).clamp(max=len(weight) - 1)
+    )

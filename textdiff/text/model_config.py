@@ -1,0 +1,29 @@
+"""Configuration of a text model, as it is saved in config.json."""
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from textdiff.text.config import ModelConfig
+
+
+class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
+    """Options of the model, with the vocabulary size and the longest sequence of the data.
+
+    `prior_pairs` is the number of pairs that the Markov prior has.
+    """
+
+    model_type = "textdiff"
+    __no_type_check__ = True  # transformers' __init__ takes more options than its signature has
+    vocab_size: int = 8
+    length: int = 64
+    prior_pairs: int = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        ModelConfig.__post_init__(self)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Builds the configuration. Models that were saved without a prior have unigrams."""
+        return super().from_dict({"prior": "unigram", **config_dict}, **kwargs)

@@ -1,0 +1,246 @@
+"""Prediction of words from their noisy embeddings: the network and the prior that it corrects.
+
+`predict` is one call of the network, which sampling wraps into a denoiser. Log SNR and logits are
+float32, also under autocast.
+
+With a Markov prior p(w), the words of a sentence have the joint distribution
+
+    p(w | x_t) proportional to p(w) prod_i N(x_i; alpha e(w_i), sigma^2 I) exp(network_i(w_i)):
+
+Bayes' rule for a Markov text, corrected by the network word by word.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from textdiff.config import check
+from textdiff.diffusion.gaussian import PREDICTIONS, PerSample, Prediction, from_x0
+from textdiff.diffusion.markov import MarkovChain
+from textdiff.diffusion.schedules import SCHEDULES, Schedule, endpoints
+from textdiff.diffusion.transitions import Words
+from textdiff.nn import bounded_schedule, upcast
+from textdiff.text.adaptive_schedule import AdaptiveSchedule
+from textdiff.text.functional import without_banned
+from textdiff.text.markov_prior import MarkovPrior
+from textdiff.text.model_config import DiffusionLMConfig
+from textdiff.text.transformer import Keys, Positions, TextDenoiser, Vectors
+from textdiff.text.word_embedding import WordEmbedding
+
+
+class Evidence(NamedTuple):
+    """Bayes' rule for the noisy vectors under a Markov prior, without the network.
+
+    Args:
+        chain: The prior.
+        log_likelihood: Log-likelihood of each word given its own vector.
+        estimate: Posterior mean of x0.
+    """
+
+    chain: MarkovChain
+    log_likelihood: Float[Tensor, "b l v"]
+    estimate: Vectors
+
+
+class WordPredictor(PreTrainedModel):
+    """Word embeddings, the network, its prior and the noise schedule.
+
+    Buffers: `lengths` holds the frequencies of sentence lengths (0 to `config.length`) in the
+    training text, `prior_weight` the weight of the words' log-likelihood in the logits (prior
+    unigram only).
+
+    Raises UserError if the objective or the schedule does not exist.
+    """
+
+    config_class = DiffusionLMConfig
+    base_model_prefix = "diffusion_lm"
+    config: DiffusionLMConfig
+    lengths: Tensor
+    prior_weight: Tensor
+
+    def __init__(self, config: DiffusionLMConfig) -> None:
+        super().__init__(config)
+        c = config
+        for name, known in (("objective", PREDICTIONS), ("schedule", SCHEDULES)):
+            allowed = ("ce" if name == "objective" else "adaptive", *known)
+            value = getattr(c, name)
+            check(value in allowed, f"model.{name}", f"one of {', '.join(allowed)}", value)
+        self.words = WordEmbedding(c.vocab_size, c.embed_dim, rounding_bias=c.objective != "ce")
+        self.markov = MarkovPrior(c.vocab_size, c.prior_pairs) if c.has_markov_prior else None
+        self.denoiser = TextDenoiser(
+            c.embed_dim, c.width, c.depth, c.heads, c.length, c.dropout, c.has_markov_prior
+        )
+        self.head = nn.Linear(c.width, c.vocab_size if c.objective == "ce" else c.embed_dim)
+        nn.init.normal_(self.head.weight, std=0.02)
+        self.logsnr_range = c.logsnr_min, c.logsnr_max
+        if c.schedule == "adaptive":
+            self.adaptive = AdaptiveSchedule(c.embed_dim, c.vocab_size, *self.logsnr_range)
+        else:
+            self.fixed_schedule = bounded_schedule(c.schedule, *self.logsnr_range)
+            self.logsnr_range = endpoints(self.fixed_schedule)
+        self.register_buffer("lengths", torch.full((c.length + 1,), 1 / (c.length + 1)))
+        self.register_buffer("prior_weight", torch.zeros(()))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Does nothing: every module initializes itself."""
+
+    def schedule(self) -> Schedule:
+        """Noise schedule t -> log SNR of training and sampling."""
+        adaptive = self.config.schedule == "adaptive"
+        return self.adaptive.schedule() if adaptive else self.fixed_schedule
+
+    def predict(
+        self,
+        x_t: Vectors,
+        logsnr: PerSample,
+        self_cond: Vectors,
+        known: Positions,
+        mask: Positions,
+        **decoding: Any,
+    ) -> tuple[Prediction, Float[Tensor, "b l v"]]:
+        """Predicts the clean embeddings and the logits of the words.
+
+        Args:
+            self_cond: An earlier estimate of x0, or zeros.
+            known: True where `x_t` holds clean embeddings of given words.
+            decoding: `temperature`, `guidance_scale` and `banned`, as in `word_logits`. Temperature
+                needs objective ce.
+        """
+        inputs = (x_t, logsnr, self_cond, known, mask)
+        if self.config.objective != "ce":
+            return self._predict_vectors(*inputs, **decoding)
+        logits, chain = self.word_logits(*inputs, **decoding)
+        with torch.autocast(x_t.device.type, enabled=False):
+            if chain:
+                logits = logits + chain.log_messages(logits, mask)
+            return from_x0(x_t, logits.softmax(-1) @ self.words.embeddings, logsnr), logits
+
+    def draw_words(
+        self,
+        x_t: Vectors,
+        logsnr: PerSample,
+        self_cond: Vectors,
+        known: Positions,
+        mask: Positions,
+        uniforms: Float[Tensor, "b l"],
+        **decoding: Any,
+    ) -> Words:
+        """Draws sentences from the predicted distribution, all words together.
+
+        The model must have a Markov prior.
+
+        Args:
+            uniforms: Uniform random numbers in (0, 1).
+            decoding: As in `predict`.
+        """
+        logits, chain = self.word_logits(x_t, logsnr, self_cond, known, mask, **decoding)
+        assert chain is not None
+        with torch.autocast(x_t.device.type, enabled=False):
+            return chain.sample(logits, mask, uniforms)
+
+    def word_logits(
+        self,
+        x_t: Vectors,
+        logsnr: PerSample,
+        self_cond: Vectors,
+        known: Positions,
+        mask: Positions,
+        *,
+        temperature: float = 1.0,
+        guidance_scale: float = 1.0,
+        banned: Bool[Tensor, " v"] | None = None,
+    ) -> tuple[Float[Tensor, "b l v"], MarkovChain | None]:
+        """Logits of each word, and the Markov chain that joins them, if the model has one.
+
+        Classifier-free guidance (arXiv:2207.12598, eq. 6) towards the context: the unconditional
+        model is Bayes' rule under the prior, without the network and without training. The
+        probabilities p become p (p / p_free)^(guidance_scale - 1), to the power 1 / temperature.
+
+        Args:
+            temperature: Temperature of the probabilities, those of the chain included.
+            banned: Words of probability 0.
+        """
+        evidence = self._evidence(x_t, logsnr, known, mask)
+        h = self._hidden(x_t, logsnr, self_cond, known, mask, evidence)
+        logits = self._logits(h, x_t, logsnr, evidence)
+        chain = evidence.chain if evidence else None
+        with torch.autocast(x_t.device.type, enabled=False):
+            if guidance_scale != 1:
+                context_free = self.words.context_free_logits
+                free = evidence.log_likelihood if evidence else context_free(x_t, logsnr)
+                logits = torch.lerp(free, logits, guidance_scale)
+            logits = without_banned(logits, banned, known)
+            if temperature != 1:
+                logits, chain = logits / temperature, chain and chain.power(1 / temperature)
+            return logits, chain
+
+    def _predict_vectors(
+        self,
+        x_t: Vectors,
+        logsnr: PerSample,
+        self_cond: Vectors,
+        known: Positions,
+        mask: Positions,
+        *,
+        guidance_scale: float = 1.0,
+        banned: Bool[Tensor, " v"] | None = None,
+        temperature: float = 1.0,
+    ) -> tuple[Prediction, Float[Tensor, "b l v"]]:
+        """`predict` with the objectives x0 and eps. Guidance extrapolates x0."""
+        words = self.words
+        out = upcast(self.head(self._hidden(x_t, logsnr, self_cond, known, mask)))
+        with torch.autocast(x_t.device.type, enabled=False):
+            prediction = PREDICTIONS[self.config.objective](x_t, out, logsnr)
+            if guidance_scale != 1:
+                p_free = words.context_free_logits(x_t, logsnr).softmax(-1)
+                x0 = torch.lerp(p_free @ words.embeddings, prediction.x0, guidance_scale)
+                prediction = from_x0(x_t, x0, logsnr)
+            return prediction, without_banned(words.rounding_logits(prediction.x0), banned)
+
+    def _evidence(
+        self, x_t: Vectors, logsnr: PerSample, known: Positions, mask: Positions
+    ) -> Evidence | None:
+        """Bayes' rule under the Markov prior; None without one."""
+        if self.markov is None:
+            return None
+        with torch.autocast(x_t.device.type, enabled=False):
+            chain, levels = self.markov.chain(), logsnr.unsqueeze(1).expand_as(known)
+            own = self.words.log_likelihood(x_t, levels.masked_fill(known, self.logsnr_range[1]))
+            # without gradients in training: the estimate is an input, as in self-conditioning
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
+                estimate = chain.posterior_mean(own, mask, self.words.embeddings)
+            return Evidence(chain, own, estimate)
+
+    def _hidden(
+        self,
+        x_t: Vectors,
+        logsnr: PerSample,
+        self_cond: Vectors,
+        known: Positions,
+        mask: Positions,
+        evidence: Evidence | None = None,
+        index: Keys | None = None,
+    ) -> Float[Tensor, "b l w"]:
+        """Last hidden states of the network."""
+        estimate = evidence.estimate if evidence else None
+        return self.denoiser(x_t, logsnr, self_cond, known, mask, index, estimate)
+
+    def _logits(
+        self,
+        h: Float[Tensor, "b *l w"],
+        x_t: Float[Tensor, "b *l d"],
+        logsnr: PerSample,
+        evidence: Evidence | None = None,
+    ) -> Float[Tensor, "b *l v"]:
+        """The network's logits plus the log-likelihood of the words, in float32."""
+        out = upcast(self.head(h))
+        if self.config.prior == "none":
+            return out
+        with torch.autocast(x_t.device.type, enabled=False):
+            if evidence:
+                return out + evidence.log_likelihood
+            return out + self.words.log_likelihood(self.prior_weight * x_t, logsnr)
