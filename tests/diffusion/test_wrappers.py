@@ -133,13 +133,13 @@ def test_infilling_one_coordinate_selects_the_component(known):
 # self-conditioning
 
 
-def test_self_conditioning_passes_the_previous_x0():
+def test_self_conditioning_passes_the_last_estimate():
     """It is zero at first."""
     inputs = []
 
     def network(x_t, logsnr, last):
         inputs.append(last)
-        return from_x0(x_t, last + 1, logsnr)
+        return from_x0(x_t, last, logsnr), last + 1
 
     denoise = self_conditioned(network)
     for _ in range(3):
@@ -149,7 +149,8 @@ def test_self_conditioning_passes_the_previous_x0():
 
 def test_self_conditioned_models_do_not_share_state():
     first, second = (
-        self_conditioned(lambda x_t, logsnr, last: from_eps(x_t, last, logsnr)) for _ in range(2)
+        self_conditioned(lambda x_t, logsnr, last: (from_eps(x_t, last, logsnr), x_t))
+        for _ in range(2)
     )
     first(X, LOGSNRS)
     close(second(X, LOGSNRS).eps, torch.zeros_like(X))
@@ -157,6 +158,6 @@ def test_self_conditioned_models_do_not_share_state():
 
 def test_self_conditioning_without_use_changes_nothing():
     """If the network ignores the previous x0."""
-    denoise = self_conditioned(lambda x_t, logsnr, last: network(x_t, logsnr))
+    denoise = self_conditioned(lambda x_t, logsnr, last: (network(x_t, logsnr), last))
     for _ in range(2):
         close(denoise(X, LOGSNRS).x0, network(X, LOGSNRS).x0)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from textdiff.diffusion.gaussian import Denoiser, PerSample, Prediction, X, from_x0
 
-Network = Callable[[X, PerSample, X], Prediction]  # (x_t, log SNR, previous x0) -> Prediction
+# (x_t, log SNR, earlier estimate of x0) -> prediction, and the estimate for the next call
+Network = Callable[[X, PerSample, X], tuple[Prediction, X]]
 
 
 def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
@@ -55,16 +56,16 @@ def infilled(denoise: Denoiser, x0: X, known: Bool[Tensor, "b *#d"]) -> Denoiser
 
 
 def self_conditioned(network: Network) -> Denoiser:
-    """Gives the network its previous estimate of x0, zero at first (Analog Bits, arXiv:2208.04202).
+    """Gives the network its earlier estimate of x0, zero at first (Analog Bits, arXiv:2208.04202).
 
     The result has state: make a new one for each run of a sampler.
     """
-    previous_x0: list[Tensor] = []
+    previous: list[Tensor] = []
 
     def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
-        last = previous_x0[0] if previous_x0 else torch.zeros_like(x_t)
-        prediction = network(x_t, logsnr, last)
-        previous_x0[:] = [prediction.x0]
+        last = previous[0] if previous else torch.zeros_like(x_t)
+        prediction, estimate = network(x_t, logsnr, last)
+        previous[:] = [estimate]
         return prediction
 
     return denoise

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from textdiff.config import Precision, SamplerName, SamplingConfig, check
 from textdiff.text.config import DecodingConfig
@@ -23,6 +24,8 @@ class EvaluationConfig:
         guidance_scale: Guidance scale of the model in sampling; the likelihood always uses 1. If
             null, the model's own.
         clamp: Replace every estimate of x0 by the nearest word embedding when sampling the model.
+        x0: What stands for the clean embeddings in a step of the model: joint (a drawn sentence),
+            mean, or auto.
         precision: Precision of the network in sampling: auto, bf16 or no (float32). Likelihoods are
             always computed in float32.
         seed: Seed of the samples.
@@ -51,6 +54,7 @@ class EvaluationConfig:
     temperature: float | None = None
     guidance_scale: float | None = None
     clamp: bool = False
+    x0: Literal["auto", "joint", "mean"] = "auto"
     precision: Precision = "auto"
     seed: int = 0
     baselines: list[str] = field(default_factory=lambda: ["bigram", "shuffled"])
@@ -69,7 +73,7 @@ class EvaluationConfig:
             check(value >= least, f"--{name}", f"at least {least}", value)
         check(not Path(self.out or ".").is_file(), "--out", "a folder", self.out)
         check(bool(self.step_counts), "--steps", "at least 1", self.steps)
-        DecodingConfig(self.temperature, self.guidance_scale, self.clamp)  # checks these options
+        self.decoding  # noqa: B018 -- checks these options
         for steps in self.step_counts:
             self.sampling(steps)
         for baseline in self.baselines:
@@ -86,7 +90,7 @@ class EvaluationConfig:
     @property
     def decoding(self) -> DecodingConfig:
         """Options of the model's decoding."""
-        return DecodingConfig(self.temperature, self.guidance_scale, self.clamp)
+        return DecodingConfig(self.temperature, self.guidance_scale, self.clamp, self.x0)
 
     def sampling(self, steps: int) -> SamplingConfig:
         """Options of the sampler with the given number of steps."""

@@ -173,6 +173,7 @@ def _baseline_rows(
         seconds: Training time of each baseline that is trained.
     """
     usual = replace(options, sampler="ddpm", temperature=None, guidance_scale=None, clamp=False)
+    usual = replace(usual, x0="auto")
     paper = replace(usual, steps=PAPER_STEPS, clamp=True)
     few = min(n, options.slow_n)
 

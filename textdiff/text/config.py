@@ -97,6 +97,7 @@ class ModelConfig:
             kept have the probability of single words.
         self_cond_prob: Probability that a training example is given the model's own first estimate
             of x0 (self-conditioning). With a Markov prior, the prior's estimate is always given.
+        self_cond_start: Share of the training after which self-conditioning begins.
         infill_prob: Probability that some words of a training example are given, which trains
             infilling and continuing.
         uniform_logsnr_prob: Probability that a training example gets a log SNR uniform over the
@@ -122,7 +123,8 @@ class ModelConfig:
     dropout: float = 0.0
     prior: Literal["markov", "unigram", "none"] = "markov"
     prior_pairs: int = 1_000_000
-    self_cond_prob: float = 0.0
+    self_cond_prob: float = 0.5
+    self_cond_start: float = 0.5
     infill_prob: float = 0.25
     uniform_logsnr_prob: float = 0.1
     prior_warmup: tuple[float, float] = (0.25, 0.6)
@@ -138,7 +140,8 @@ class ModelConfig:
         multiple = f"a multiple of 2 * heads = {2 * self.heads}"
         check(self.width % (2 * self.heads) == 0, "model.width", multiple, self.width)
         check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
-        for name in ("self_cond_prob", "infill_prob", "uniform_logsnr_prob"):
+        probabilities = ("self_cond_prob", "self_cond_start", "infill_prob", "uniform_logsnr_prob")
+        for name in probabilities:
             check(0 <= getattr(self, name) <= 1, f"model.{name}", "in [0, 1]", getattr(self, name))
         start, end = self.prior_warmup
         rising = "two rising shares of the training"

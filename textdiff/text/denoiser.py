@@ -42,14 +42,15 @@ def build_denoiser(
     # a model that was not trained with known words gets noisy ones
     clean = known if model.config.infill_prob else torch.zeros_like(known)
 
-    def network(x_t: Tensor, logsnr: Tensor, self_cond: Tensor) -> Prediction:
+    def network(x_t: Tensor, logsnr: Tensor, last: Tensor) -> tuple[Prediction, Tensor]:
         x_in = torch.where(clean.unsqueeze(-1), x0, x_t) if any_known else x_t
-        inputs = (x_in, logsnr, project(self_cond), clean, mask)
+        inputs = (x_in, logsnr, project(last), clean, mask)
         with autocast(x_t.device, precision):
             if uniforms is None:
-                return from_x0(x_t, model.predict(*inputs, **options)[0].x0, logsnr)
-            words = model.draw_words(*inputs, uniforms(mask.shape[1]), **options)
-        return from_x0(x_t, model.words.embeddings[words], logsnr)
+                mean = model.predict(*inputs, **options)[0].x0
+                return from_x0(x_t, mean, logsnr), mean
+            words, mean = model.draw_words(*inputs, uniforms(mask.shape[1]), **options)
+        return from_x0(x_t, model.words.embeddings[words], logsnr), mean
 
     denoise = self_conditioned(network)
     denoise = clamped(denoise, _nearest_embedding(model, banned) if decoding.clamp else project)

@@ -86,7 +86,8 @@ class DiffusionLM(WordPredictor):
             self.prior_weight.copy_(warmed_up.clamp(0, 1))
         batch = self._corrupt(ids, mask, index)
         evidence = self._evidence(batch.x_in, batch.logsnr, batch.known, mask)
-        inputs = (batch.x_in, batch.logsnr, self._self_conditioning(batch), batch.known, mask)
+        self_cond = self._self_conditioning(batch, torch.as_tensor(progress))
+        inputs = (batch.x_in, batch.logsnr, self_cond, batch.known, mask)
         h = self._hidden(*inputs, evidence, index if self.training else None)
         if evidence is None:
             return self._word_terms(batch, h)
@@ -148,16 +149,19 @@ class DiffusionLM(WordPredictor):
         return {"schedule": misfit.sum() / self._count(batch)}
 
     @torch.no_grad()
-    def _self_conditioning(self, batch: CorruptedBatch) -> Vectors:
+    def _self_conditioning(self, batch: CorruptedBatch, progress: Scalar) -> Vectors:
         """The model's own first estimate of x0 for some examples, and zeros for the others."""
-        zeros, prob = torch.zeros_like(batch.x_t), self.config.self_cond_prob
-        inputs = (batch.x_in, batch.logsnr, zeros, batch.known, batch.mask)
-        chosen = uniform(batch.keys, stream=9) < prob
-        if not prob:
+        zeros, c = torch.zeros_like(batch.x_t), self.config
+        if not c.self_cond_prob:
             return zeros
+        inputs = (batch.x_in, batch.logsnr, zeros, batch.known, batch.mask)
+        prob = (progress >= c.self_cond_start) * c.self_cond_prob
+        chosen = uniform(batch.keys, stream=9) < prob.to(zeros.device)
         if wants_static_shapes(zeros.device):
             x0 = self.predict(*inputs)[0].x0
             return torch.where(chosen[:, None, None], project(x0), zeros)
+        if not prob:
+            return zeros
         rows = chosen.nonzero().squeeze(1)
         # at least one row: all processes or none must call a sharded network
         some = rows if len(rows) else rows.new_zeros(1)

@@ -26,4 +26,5 @@ class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Builds the configuration. Models that were saved without a prior have unigrams."""
-        return super().from_dict({"prior": "unigram", **config_dict}, **kwargs)
+        before = {"prior": "unigram", "self_cond_start": 0.0}
+        return super().from_dict(before | config_dict, **kwargs)

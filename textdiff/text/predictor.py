@@ -128,8 +128,10 @@ class WordPredictor(PreTrainedModel):
         mask: Positions,
         uniforms: Float[Tensor, "b l"],
         **decoding: Any,
-    ) -> Words:
-        """Draws sentences from the predicted distribution, all words together.
+    ) -> tuple[Words, Vectors]:
+        """Draws sentences from the predicted distribution, and returns them with the mean of x0.
+
+        All words of a sentence are drawn together.
 
         The model must have a Markov prior.
 
@@ -140,7 +142,8 @@ class WordPredictor(PreTrainedModel):
         logits, chain = self.word_logits(x_t, logsnr, self_cond, known, mask, **decoding)
         assert chain is not None
         with torch.autocast(x_t.device.type, enabled=False):
-            return chain.sample(logits, mask, uniforms)
+            words = chain.sample(logits, mask, uniforms)
+            return words, chain.posterior_mean(logits, mask, self.words.embeddings)
 
     def word_logits(
         self,
