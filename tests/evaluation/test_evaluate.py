@@ -83,7 +83,7 @@ def test_all_rows_are_in_one_table(evaluated: Evaluated) -> None:
 
 def test_report_has_resolved_options(evaluated: Evaluated) -> None:
     options = evaluated.report["options"]
-    assert (options["guidance_scale"], options["temperature"]) == (3.0, 1.05)
+    assert (options["guidance_scale"], options["temperature"]) == (3.0, 1.0)
 
 
 def test_samples_and_figures_are_written(evaluated: Evaluated) -> None:

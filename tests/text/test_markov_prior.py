@@ -84,10 +84,11 @@ def oracle(model: DiffusionLM) -> MarkovText:
     return MarkovText(model.markov.chain(), model.words.embeddings.detach())
 
 
-@pytest.fixture
-def untrained(new_model) -> DiffusionLM:
+@pytest.fixture(params=[False, True], ids=["word loss", "sentence loss"])
+def untrained(new_model, request) -> DiffusionLM:
     """A model whose network adds nothing."""
-    model = new_model().eval()
+    model = new_model(sentence_loss=request.param).eval()
+    model.prior_weight.fill_(1.0)
     model.head.weight.data.zero_()
     model.head.bias.data.zero_()
     return model
@@ -104,14 +105,31 @@ def test_model_without_network_is_bayes_rule(untrained, batch, noisy):
     assert_close(found.x0[mask], exact.denoise(x_t, logsnr, mask).x0[mask], atol=1e-4, rtol=1e-3)
 
 
-def test_loss_without_network_is_the_sentences_posterior(untrained, batch):
-    corrupted = untrained._corrupt(**batch)
-    exact = oracle(untrained)
-    own = exact.log_likelihood(corrupted.x_t, corrupted.logsnr)
-    nats = exact.chain.nats(own, batch["ids"], batch["mask"])
+def test_loss_without_network_is_the_exact_posterior(untrained, batch):
+    """Of single words or of whole sentences."""
+    corrupted, (ids, mask) = untrained._corrupt(**batch), (batch["ids"], batch["mask"])
+    exact, vectors = oracle(untrained), (corrupted.x_t, corrupted.logsnr)
+    if untrained.config.sentence_loss:
+        nats = exact.chain.nats(exact.log_likelihood(*vectors), ids, mask).sum()
+    else:
+        posterior = exact.log_posterior(*vectors, mask)
+        nats = -posterior.gather(2, ids.unsqueeze(2)).squeeze(2)[mask].sum()
     with torch.no_grad():
-        loss = untrained(**batch)["ce"]
-    assert_close(loss, (nats.sum() / batch["mask"].sum()).detach(), atol=1e-4, rtol=1e-4)
+        assert_close(untrained(**batch)["ce"], (nats / mask.sum()).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_warmup_begins_with_the_network_alone(new_model, batch, noisy):
+    """Unigrams and the network, without likelihoods and messages."""
+    model = new_model().eval()
+    x_t, logsnr = noisy
+    known = torch.zeros_like(batch["mask"])
+    with torch.no_grad():
+        _, logits = model.predict(x_t, logsnr, torch.zeros_like(x_t), known, batch["mask"])
+        model.head.weight.zero_()
+        model.head.bias.zero_()
+        _, unigram = model.predict(x_t, logsnr, torch.zeros_like(x_t), known, batch["mask"])
+    assert_close(unigram, model.words.unigram.log().expand_as(unigram))
+    assert (logits - unigram).abs().max() > 0.01
 
 
 def test_given_words_are_evidence_of_the_prior(untrained, batch):
@@ -144,8 +162,8 @@ def test_low_temperature_draws_the_best_sentence(model, batch, noisy):
     mask, known = batch["mask"], torch.zeros_like(batch["mask"])
     inputs = (x_t, logsnr, torch.zeros_like(x_t), known, mask)
     with torch.no_grad():
-        logits, chain = model.word_logits(*inputs, temperature=0.02)
-        draws = [chain.sample(logits, mask, torch.full(mask.shape, u)) for u in (0.2, 0.8)]
+        logits, joint = model.word_logits(*inputs, temperature=0.02)
+        draws = [joint.chain.sample(logits, mask, torch.full(mask.shape, u)) for u in (0.2, 0.8)]
     assert draws[0][mask].equal(draws[1][mask])
 
 

@@ -91,8 +91,9 @@ class ModelConfig:
         heads: Number of attention heads. width / heads must be even.
         dropout: Dropout rate of the transformer.
         prior: Prior of the words, which the network corrects (objective ce only). markov: pairs of
-            neighbouring words in the training text; the loss is that of whole sentences. unigram:
-            single words. none: the network alone.
+            neighbouring words in the training text. unigram: single words. none: the network alone.
+        sentence_loss: Minimize the cross-entropy of whole sentences under the Markov prior, instead
+            of that of single words. The bound is a little better, and samples are worse.
         prior_pairs: Most word pairs that the Markov prior keeps. With fewer, pairs that are not
             kept have the probability of single words.
         self_cond_prob: Probability that a training example is given the model's own first estimate
@@ -102,8 +103,8 @@ class ModelConfig:
             infilling and continuing.
         uniform_logsnr_prob: Probability that a training example gets a log SNR uniform over the
             whole range instead of one from the adaptive schedule.
-        prior_warmup: Start and end of the warm-up of the token log-likelihood in the logits, as
-            shares of the training (prior unigram only).
+        prior_warmup: Start and end of the warm-up of the prior's posterior in the logits, as shares
+            of the training.
         sampling_temperature: Default temperature of the word probabilities in sampling.
         sampling_guidance_scale: Default guidance scale in sampling. 1 is no guidance.
     """
@@ -122,14 +123,15 @@ class ModelConfig:
     heads: int = 3
     dropout: float = 0.0
     prior: Literal["markov", "unigram", "none"] = "markov"
+    sentence_loss: bool = False
     prior_pairs: int = 1_000_000
     self_cond_prob: float = 0.5
     self_cond_start: float = 0.5
     infill_prob: float = 0.25
     uniform_logsnr_prob: float = 0.1
     prior_warmup: tuple[float, float] = (0.25, 0.6)
-    sampling_temperature: float = 1.05
-    sampling_guidance_scale: float = 1.6
+    sampling_temperature: float = 1.0
+    sampling_guidance_scale: float = 1.3
 
     def __post_init__(self) -> None:
         below = f"below logsnr_max = {self.logsnr_max}"
@@ -178,7 +180,7 @@ class DecodingConfig:
         temperature: Temperature of the word probabilities, for models trained with objective ce.
             Below 1 gives more common words, above 1 more variety. If null, the model's own
             (model.sampling_temperature).
-        guidance_scale: Guidance towards words that fit the context. 1 is no guidance, about 1.6
+        guidance_scale: Guidance towards words that fit the context. 1 is no guidance, about 1.3
             gives words that agree with each other, 0 ignores the context, and from 3 on words
             become too rare. If null, the model's own (model.sampling_guidance_scale).
         clamp: Replace every estimate of x0 by the nearest word embedding (Diffusion-LM's clamping

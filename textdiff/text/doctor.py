@@ -51,6 +51,7 @@ def _with_pairs(model: DiffusionLM) -> DiffusionLM:
         model.markov.pairs.copy_(torch.stack([before, number % SUCCESSORS * gap + before % gap]))
         model.markov.values.fill_(0.9 / SUCCESSORS)
         model.markov.backoff_weight.fill_(0.1)
+        model.prior_weight.fill_(1.0)
     return model
 
 

@@ -4,16 +4,60 @@ The table of pairs is smoothed by interpolated absolute discounting and saved wi
 Nothing of it is trained.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from textdiff.diffusion.markov import MarkovChain
 from textdiff.diffusion.transitions import Transitions
 from textdiff.text.dataset import Corpus
+
+
+class Evidence(NamedTuple):
+    """Bayes' rule for the noisy vectors under a Markov prior, without the network.
+
+    Args:
+        chain: The prior.
+        log_likelihood: Log-likelihood of each word given its own vector.
+        messages: Logits of each word given the vectors of the other words.
+        estimate: Posterior mean of x0.
+    """
+
+    chain: MarkovChain
+    log_likelihood: Float[Tensor, "b *l v"]
+    messages: Float[Tensor, "b *l v"]
+    estimate: Float[Tensor, "b l d"]
+
+    def at(self, gather: Callable[[Tensor], Tensor]) -> "Evidence":
+        """The logits at selected positions."""
+        return self._replace(
+            log_likelihood=gather(self.log_likelihood), messages=gather(self.messages)
+        )
+
+
+class Joint(NamedTuple):
+    """Distribution of sentences, proportional to chain(words) exp(sum of the words' logits).
+
+    Args:
+        chain: The prior.
+        messages: What the distribution of single words adds to the logits. If None, it is computed
+            by the recursion over the words.
+    """
+
+    chain: MarkovChain
+    messages: Float[Tensor, "b l v"] | None
+
+    def log_messages(
+        self, logits: Float[Tensor, "b l v"], mask: Bool[Tensor, "b l"]
+    ) -> Float[Tensor, "b l v"]:
+        """Logits that are added for the distribution of single words."""
+        if self.messages is not None:
+            return self.messages
+        return self.chain.log_messages(logits, mask)
 
 
 class PairStatistics(NamedTuple):

@@ -17,7 +17,7 @@ from textdiff.nn import upcast
 from textdiff.prng import low_discrepancy_times, normal, uniform
 from textdiff.text.corruption import CorruptedBatch, LossPositions, infill_mask, sample_logsnr
 from textdiff.text.functional import project
-from textdiff.text.markov_prior import PairStatistics
+from textdiff.text.markov_prior import Evidence, PairStatistics
 from textdiff.text.model_config import DiffusionLMConfig
 from textdiff.text.objective import word_losses
 from textdiff.text.predictor import WordPredictor
@@ -83,14 +83,14 @@ class DiffusionLM(WordPredictor):
         if self.training:
             start, end = self.config.prior_warmup
             warmed_up = (torch.as_tensor(progress) - start) / (end - start)
-            self.prior_weight.copy_(warmed_up.clamp(0, 1))
+            self.prior_weight.copy_((warmed_up + self.config.sentence_loss).clamp(0, 1))
         batch = self._corrupt(ids, mask, index)
         evidence = self._evidence(batch.x_in, batch.logsnr, batch.known, mask)
         self_cond = self._self_conditioning(batch, torch.as_tensor(progress))
         inputs = (batch.x_in, batch.logsnr, self_cond, batch.known, mask)
         h = self._hidden(*inputs, evidence, index if self.training else None)
-        if evidence is None:
-            return self._word_terms(batch, h)
+        if evidence is None or not self.config.sentence_loss:
+            return self._word_terms(batch, h, evidence)
         logits = self._logits(h, batch.x_in, batch.logsnr, evidence)
         return self._sentence_terms(batch, logits, evidence.chain)
 
@@ -116,14 +116,22 @@ class DiffusionLM(WordPredictor):
             nats = chain.nats(logits, batch.ids, batch.mask)
         return {"ce": nats.sum() / self._count(batch)} | self._schedule_term(batch, nats)
 
-    def _word_terms(self, batch: CorruptedBatch, h: Float[Tensor, "b l w"]) -> dict[str, Scalar]:
+    def _word_terms(
+        self, batch: CorruptedBatch, h: Float[Tensor, "b l w"], evidence: Evidence | None
+    ) -> dict[str, Scalar]:
         """Loss terms of single words, given the last hidden states."""
         c, count = self.config, self._count(batch)
         positions = LossPositions.of(batch.mask & ~batch.known)
         words, x0, eps, x_t = map(positions.gather, (batch.ids, batch.x0, batch.eps, batch.x_t))
         logsnr = positions.gather(batch.logsnr.unsqueeze(1).expand_as(batch.mask))
         h = positions.gather(h)
-        out = self._logits(h, x_t, logsnr) if c.objective == "ce" else upcast(self.head(h))
+        if c.objective != "ce":
+            out = upcast(self.head(h))
+        elif evidence is None:
+            out = self._logits(h, x_t, logsnr)
+        else:
+            here = evidence.at(positions.gather)
+            out = self._logits(h, x_t, logsnr, here) + self.prior_weight * here.messages
         loss, nats = word_losses(
             c.objective, out, x_t, logsnr, words, x0, eps, self.words.rounding_logits
         )
@@ -155,7 +163,8 @@ class DiffusionLM(WordPredictor):
         if not c.self_cond_prob:
             return zeros
         inputs = (batch.x_in, batch.logsnr, zeros, batch.known, batch.mask)
-        prob = (progress >= c.self_cond_start) * c.self_cond_prob
+        begun = progress >= c.self_cond_start if self.training else torch.tensor(True)
+        prob = begun * c.self_cond_prob
         chosen = uniform(batch.keys, stream=9) < prob.to(zeros.device)
         if wants_static_shapes(zeros.device):
             x0 = self.predict(*inputs)[0].x0

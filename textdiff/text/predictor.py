@@ -10,7 +10,7 @@ With a Markov prior p(w), the words of a sentence have the joint distribution
 Bayes' rule for a Markov text, corrected by the network word by word.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,30 +19,15 @@ from transformers import PreTrainedModel
 
 from textdiff.config import check
 from textdiff.diffusion.gaussian import PREDICTIONS, PerSample, Prediction, from_x0
-from textdiff.diffusion.markov import MarkovChain
 from textdiff.diffusion.schedules import SCHEDULES, Schedule, endpoints
 from textdiff.diffusion.transitions import Words
 from textdiff.nn import bounded_schedule, upcast
 from textdiff.text.adaptive_schedule import AdaptiveSchedule
 from textdiff.text.functional import without_banned
-from textdiff.text.markov_prior import MarkovPrior
+from textdiff.text.markov_prior import Evidence, Joint, MarkovPrior
 from textdiff.text.model_config import DiffusionLMConfig
 from textdiff.text.transformer import Keys, Positions, TextDenoiser, Vectors
 from textdiff.text.word_embedding import WordEmbedding
-
-
-class Evidence(NamedTuple):
-    """Bayes' rule for the noisy vectors under a Markov prior, without the network.
-
-    Args:
-        chain: The prior.
-        log_likelihood: Log-likelihood of each word given its own vector.
-        estimate: Posterior mean of x0.
-    """
-
-    chain: MarkovChain
-    log_likelihood: Float[Tensor, "b l v"]
-    estimate: Vectors
 
 
 class WordPredictor(PreTrainedModel):
@@ -113,10 +98,10 @@ class WordPredictor(PreTrainedModel):
         inputs = (x_t, logsnr, self_cond, known, mask)
         if self.config.objective != "ce":
             return self._predict_vectors(*inputs, **decoding)
-        logits, chain = self.word_logits(*inputs, **decoding)
+        logits, joint = self.word_logits(*inputs, **decoding)
         with torch.autocast(x_t.device.type, enabled=False):
-            if chain:
-                logits = logits + chain.log_messages(logits, mask)
+            if joint:
+                logits = logits + joint.log_messages(logits, mask)
             return from_x0(x_t, logits.softmax(-1) @ self.words.embeddings, logsnr), logits
 
     def draw_words(
@@ -139,11 +124,12 @@ class WordPredictor(PreTrainedModel):
             uniforms: Uniform random numbers in (0, 1).
             decoding: As in `predict`.
         """
-        logits, chain = self.word_logits(x_t, logsnr, self_cond, known, mask, **decoding)
-        assert chain is not None
+        logits, joint = self.word_logits(x_t, logsnr, self_cond, known, mask, **decoding)
+        assert joint is not None
         with torch.autocast(x_t.device.type, enabled=False):
-            words = chain.sample(logits, mask, uniforms)
-            return words, chain.posterior_mean(logits, mask, self.words.embeddings)
+            words = joint.chain.sample(logits, mask, uniforms)
+            marginal = (logits + joint.log_messages(logits, mask)).softmax(-1)
+            return words, marginal @ self.words.embeddings
 
     def word_logits(
         self,
@@ -156,8 +142,8 @@ class WordPredictor(PreTrainedModel):
         temperature: float = 1.0,
         guidance_scale: float = 1.0,
         banned: Bool[Tensor, " v"] | None = None,
-    ) -> tuple[Float[Tensor, "b l v"], MarkovChain | None]:
-        """Logits of each word, and the Markov chain that joins them, if the model has one.
+    ) -> tuple[Float[Tensor, "b l v"], Joint | None]:
+        """Logits of each word, and what joins the words if the model has a Markov prior.
 
         Classifier-free guidance (arXiv:2207.12598, eq. 6) towards the context: the unconditional
         model is Bayes' rule under the prior, without the network and without training. The
@@ -170,16 +156,18 @@ class WordPredictor(PreTrainedModel):
         evidence = self._evidence(x_t, logsnr, known, mask)
         h = self._hidden(x_t, logsnr, self_cond, known, mask, evidence)
         logits = self._logits(h, x_t, logsnr, evidence)
-        chain = evidence.chain if evidence else None
         with torch.autocast(x_t.device.type, enabled=False):
             if guidance_scale != 1:
                 context_free = self.words.context_free_logits
                 free = evidence.log_likelihood if evidence else context_free(x_t, logsnr)
                 logits = torch.lerp(free, logits, guidance_scale)
-            logits = without_banned(logits, banned, known)
-            if temperature != 1:
-                logits, chain = logits / temperature, chain and chain.power(1 / temperature)
-            return logits, chain
+            logits = without_banned(logits, banned, known) / temperature
+            if evidence is None:
+                return logits, None
+            weight, chain = self.prior_weight / temperature, evidence.chain
+            chain = chain.power(1 / temperature) if temperature != 1 else chain
+            messages = None if self.config.sentence_loss else weight * evidence.messages
+            return logits, Joint(chain, messages)
 
     def _predict_vectors(
         self,
@@ -215,8 +203,9 @@ class WordPredictor(PreTrainedModel):
             own = self.words.log_likelihood(x_t, levels.masked_fill(known, self.logsnr_range[1]))
             # without gradients in training: the estimate is an input, as in self-conditioning
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
-                estimate = chain.posterior_mean(own, mask, self.words.embeddings)
-            return Evidence(chain, own, estimate)
+                messages = chain.log_messages(own, mask)
+                estimate = (own + messages).softmax(-1) @ self.words.embeddings
+            return Evidence(chain, own, messages, estimate)
 
     def _hidden(
         self,
@@ -239,11 +228,14 @@ class WordPredictor(PreTrainedModel):
         logsnr: PerSample,
         evidence: Evidence | None = None,
     ) -> Float[Tensor, "b *l v"]:
-        """The network's logits plus the log-likelihood of the words, in float32."""
-        out = upcast(self.head(h))
+        """The network's logits plus the log-likelihood of the words, in float32.
+
+        With a Markov prior, unigrams stand in for its messages during the warm-up.
+        """
+        out, weight = upcast(self.head(h)), self.prior_weight
         if self.config.prior == "none":
             return out
         with torch.autocast(x_t.device.type, enabled=False):
-            if evidence:
-                return out + evidence.log_likelihood
-            return out + self.words.log_likelihood(self.prior_weight * x_t, logsnr)
+            if evidence is None:
+                return out + self.words.log_likelihood(weight * x_t, logsnr)
+            return out + weight * evidence.log_likelihood + (1 - weight) * self.words.unigram.log()

@@ -85,7 +85,9 @@ def _draws_jointly(model: DiffusionLM, decoding: Decoding, sampler: str) -> bool
     """Whether steps draw whole sentences. Raises UserError if the sampler is deterministic."""
     if decoding.x0 == "joint" and sampler != "ddpm":
         raise UserError(f"--x0 joint needs --sampler ddpm, got {sampler}")
-    return decoding.x0 != "mean" and sampler == "ddpm" and model.markov is not None
+    if decoding.x0 == "mean" or sampler != "ddpm" or model.markov is None:
+        return False
+    return bool(model.prior_weight == 1)  # not yet during the warm-up
 
 
 def _generate_left_to_right(
