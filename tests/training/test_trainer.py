@@ -185,7 +185,8 @@ for part in net.compiled_parts:
 compiled = [step(progress) for progress in (0.3, 0.4, 0.5)]
 torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-4)
 counters = torch._dynamo.utils.counters
-assert counters["stats"]["unique_graphs"] == 1, counters["stats"]
+graphs = 2 if net.markov else 1  # the network alone is also called without gradients
+assert counters["stats"]["unique_graphs"] == graphs, counters["stats"]
 assert not counters["graph_break"], counters["graph_break"]
 """
 
