@@ -163,7 +163,7 @@ class DiffusionLM(WordPredictor):
         if not c.self_cond_prob:
             return zeros
         inputs = (batch.x_in, batch.logsnr, zeros, batch.known, batch.mask)
-        begun = progress >= c.self_cond_start if self.training else torch.tensor(True)
+        begun = progress >= (c.self_cond_start if self.training else 0)
         prob = begun * c.self_cond_prob
         chosen = uniform(batch.keys, stream=9) < prob.to(zeros.device)
         if wants_static_shapes(zeros.device):
