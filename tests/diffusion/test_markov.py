@@ -150,12 +150,6 @@ def test_powers_of_the_chain_are_exact(exponent):
     close(raised, exponent * CHAIN.log_prob(words, MASK), 1e-12)
 
 
-def test_posterior_mean_is_that_of_messages():
-    values = draws(V, 3)
-    posterior = (LOG_LIKELIHOOD + CHAIN.log_messages(LOG_LIKELIHOOD, MASK)).softmax(-1)
-    close(CHAIN.posterior_mean(LOG_LIKELIHOOD, MASK, values), posterior @ values, 1e-12)
-
-
 def test_single_pairs_are_looked_up():
     table, words = backed_off(), torch.randint(40, (2, 500), generator=seeded(2))
     before, after = words.unsqueeze(1)

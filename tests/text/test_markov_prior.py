@@ -167,6 +167,18 @@ def test_low_temperature_draws_the_best_sentence(model, batch, noisy):
     assert draws[0][mask].equal(draws[1][mask])
 
 
+@pytest.mark.parametrize("temperature", [0.001, 0.1])
+def test_lowest_temperature_keeps_clean_words(untrained, batch, temperature):
+    """Also words that the prior never saw together."""
+    ids, mask = batch["ids"].flip(1), torch.ones_like(batch["mask"])
+    x0, logsnr = untrained.words.embeddings[ids].detach(), torch.full((len(ids),), 6.0)
+    inputs = (x0, logsnr, torch.zeros_like(x0), torch.zeros_like(mask), mask)
+    with torch.no_grad():
+        uniforms = torch.full(mask.shape, 0.5)
+        words, _ = untrained.draw_words(*inputs, uniforms, temperature=temperature)
+    assert words.equal(ids)
+
+
 def test_joint_draws_need_a_markov_prior(new_model):
     with pytest.raises(UserError, match="--x0 joint needs a model with a Markov prior"):
         sample_request(new_model(prior="unigram"), 1, seed=0, decoding=DecodingConfig(x0="joint"))

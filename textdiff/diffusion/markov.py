@@ -55,19 +55,6 @@ class MarkovChain:
         rows = [(forward * backward).clamp(min=TINY).T for forward, backward in messages]
         return torch.stack(rows, 1).log()
 
-    def posterior_mean(
-        self, log_likelihood: WordLogits, mask: Mask, values: Float[Tensor, "v d"]
-    ) -> Float[Tensor, "b l d"]:
-        """Mean of the words' `values` under the posterior of each word given all vectors.
-
-        Args:
-            log_likelihood: As in `log_messages`.
-            mask: As in `log_messages`.
-        """
-        own = _likelihoods(log_likelihood)
-        posterior = self._posterior(self._forward(own)[1], own, mask)
-        return torch.stack([each.T @ values for each in posterior], 1)
-
     def nats(self, log_likelihood: WordLogits, words: Words, mask: Mask) -> Float[Tensor, " b"]:
         """-log p(words | vectors) of whole sentences, in nats.
 
@@ -107,7 +94,10 @@ class MarkovChain:
         own, end = _likelihoods(log_likelihood), self.end.unsqueeze(1)
         words, weight = [], end
         for i, joint in reversed([*enumerate(self._forward(own)[1])]):
-            word = _draw(joint * weight, uniforms[:, i])
+            posterior = _normalized(joint) * weight
+            # high powers of the chain underflow to 0; then the word's own vector decides
+            posterior = torch.where(posterior.sum(0) > 0, posterior, own[i])
+            word = _draw(posterior, uniforms[:, i])
             chosen = torch.zeros_like(joint).scatter_(0, word.unsqueeze(0), 1.0)
             weight = torch.where(mask[:, i], self.transitions.backward(chosen), end)
             words.append(word)
@@ -156,9 +146,9 @@ class _SentenceNats(torch.autograd.Function):
         own = _likelihoods(log_likelihood)
         joints = chain._forward(own)[1]
         log_joint = chain.log_prob(words, mask) - chain._log_normalizer(joints, mask)
-        # log of each word's normalized likelihood
-        largest = log_likelihood.amax(-1) - torch.stack([each.amax(0).log() for each in own], 1)
-        chosen = log_likelihood.gather(2, words.unsqueeze(2)).squeeze(2) - largest
+        # the likelihoods of a position were divided by their sum
+        log_sum = log_likelihood.amax(-1) - torch.stack([each.amax(0).log() for each in own], 1)
+        chosen = log_likelihood.gather(2, words.unsqueeze(2)).squeeze(2) - log_sum
         slope = torch.stack([each.T for each in chain._posterior(joints, own, mask)], 1)
         ones = torch.ones_like(words, dtype=slope.dtype).unsqueeze(2)
         ctx.save_for_backward(slope.scatter_add_(2, words.unsqueeze(2), -ones), mask)

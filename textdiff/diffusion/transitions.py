@@ -97,8 +97,8 @@ class Transitions:
     def power(self, exponent: float) -> "Transitions":
         """The transitions with every entry of P raised to a power."""
         backoff = self.backoff_weight[self.before] * self.backoff[self.after]
-        values = (self.values + backoff) ** exponent - backoff**exponent
         rank_one = self.backoff_weight**exponent, self.backoff**exponent
+        values = (self.values + backoff) ** exponent - backoff**exponent
         return Transitions(self.before, self.after, values, *rank_one)
 
     def dense(self) -> Float[Tensor, "v v"]:

@@ -38,6 +38,11 @@ class DiffusionLM(WordPredictor):
         """
         return [self.denoiser] if self.markov else [self]
 
+    @property
+    def has_sentence_loss(self) -> bool:
+        """Whether the loss is that of whole sentences, which needs a Markov prior."""
+        return self.markov is not None and self.config.sentence_loss
+
     def set_data_statistics(
         self,
         token_counts: Float[Tensor, " v"],
@@ -83,13 +88,13 @@ class DiffusionLM(WordPredictor):
         if self.training:
             start, end = self.config.prior_warmup
             warmed_up = (torch.as_tensor(progress) - start) / (end - start)
-            self.prior_weight.copy_((warmed_up + self.config.sentence_loss).clamp(0, 1))
+            self.prior_weight.copy_((warmed_up + self.has_sentence_loss).clamp(0, 1))
         batch = self._corrupt(ids, mask, index)
         evidence = self._evidence(batch.x_in, batch.logsnr, batch.known, mask)
         self_cond = self._self_conditioning(batch, torch.as_tensor(progress))
         inputs = (batch.x_in, batch.logsnr, self_cond, batch.known, mask)
         h = self._hidden(*inputs, evidence, index if self.training else None)
-        if evidence is None or not self.config.sentence_loss:
+        if evidence is None or not self.has_sentence_loss:
             return self._word_terms(batch, h, evidence)
         logits = self._logits(h, batch.x_in, batch.logsnr, evidence)
         return self._sentence_terms(batch, logits, evidence.chain)

@@ -34,8 +34,7 @@ class WordPredictor(PreTrainedModel):
     """Word embeddings, the network, its prior and the noise schedule.
 
     Buffers: `lengths` holds the frequencies of sentence lengths (0 to `config.length`) in the
-    training text, `prior_weight` the weight of the words' log-likelihood in the logits (prior
-    unigram only).
+    training text, `prior_weight` the weight of the prior's posterior in the logits.
 
     Raises UserError if the objective or the schedule does not exist.
     """
@@ -114,9 +113,7 @@ class WordPredictor(PreTrainedModel):
         uniforms: Float[Tensor, "b l"],
         **decoding: Any,
     ) -> tuple[Words, Vectors]:
-        """Draws sentences from the predicted distribution, and returns them with the mean of x0.
-
-        All words of a sentence are drawn together.
+        """Draws the words of each sentence together; returns them and the predicted mean of x0.
 
         The model must have a Markov prior.
 
@@ -143,7 +140,7 @@ class WordPredictor(PreTrainedModel):
         guidance_scale: float = 1.0,
         banned: Bool[Tensor, " v"] | None = None,
     ) -> tuple[Float[Tensor, "b l v"], Joint | None]:
-        """Logits of each word, and what joins the words if the model has a Markov prior.
+        """Logits of each word, and with a Markov prior the distribution of sentences they make.
 
         Classifier-free guidance (arXiv:2207.12598, eq. 6) towards the context: the unconditional
         model is Bayes' rule under the prior, without the network and without training. The
