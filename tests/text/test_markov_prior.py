@@ -189,6 +189,13 @@ def test_joint_draws_need_ancestral_sampling(new_request, draw):
         draw(new_request("sample", x0="joint"), sampler="ddim")
 
 
+def test_joint_draws_need_a_moderate_temperature(new_request, draw):
+    with pytest.raises(UserError, match="at least 0.2, got 0.1: use --x0 mean"):
+        draw(new_request("sample", x0="joint", temperature=0.1))
+    cold, mean = (draw(new_request("sample", x0=x0, temperature=0.1)) for x0 in ("auto", "mean"))
+    assert cold == mean
+
+
 def test_prior_of_another_vocabulary_is_refused(model, tmp_path):
     model.save_pretrained(tmp_path)
     config = (tmp_path / "config.json").read_text(encoding="utf-8")

@@ -187,7 +187,8 @@ class DecodingConfig:
             trick).
         x0: What stands for the clean embeddings in a step. joint: those of a sentence drawn from
             the predicted distribution, all words together. mean: their mean. auto: joint with the
-            sampler ddpm and a model that has a Markov prior, otherwise mean.
+            sampler ddpm, a temperature of at least 0.2 and a model that has a Markov prior,
+            otherwise mean.
     """
 
     temperature: float | None = None

@@ -19,6 +19,7 @@ from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import Decoding, Request, TextModel
 from textdiff.text.tokenizer import MASK, PAD, UNK, load_tokenizer
 
+COLDEST = 0.2  # temperature below which the pair table to the power 1 / temperature underflows
 POOL = 16  # batches that are sorted by length together; more would delay the first results
 
 
@@ -82,10 +83,14 @@ def generate(
 
 
 def _draws_jointly(model: DiffusionLM, decoding: Decoding, sampler: str) -> bool:
-    """Whether steps draw whole sentences. Raises UserError if the sampler is deterministic."""
+    """Whether steps draw whole sentences. Raises UserError if they should, and cannot."""
     if decoding.x0 == "joint" and sampler != "ddpm":
         raise UserError(f"--x0 joint needs --sampler ddpm, got {sampler}")
-    if decoding.x0 == "mean" or sampler != "ddpm" or model.markov is None:
+    too_cold = decoding.temperature < COLDEST
+    if decoding.x0 == "joint" and too_cold:
+        rule = f"a --temperature of at least {COLDEST}"
+        raise UserError(f"--x0 joint needs {rule}, got {decoding.temperature}: use --x0 mean")
+    if decoding.x0 == "mean" or sampler != "ddpm" or model.markov is None or too_cold:
         return False
     return bool(model.prior_weight == 1)  # not yet during the warm-up
 
