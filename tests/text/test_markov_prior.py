@@ -190,7 +190,7 @@ def test_joint_draws_need_ancestral_sampling(new_request, draw):
 
 
 def test_joint_draws_need_a_moderate_temperature(new_request, draw):
-    with pytest.raises(UserError, match="at least 0.2, got 0.1: use --x0 mean"):
+    with pytest.raises(UserError, match=r"at least 0.2, got 0.1: use --x0 mean"):
         draw(new_request("sample", x0="joint", temperature=0.1))
     cold, mean = (draw(new_request("sample", x0=x0, temperature=0.1)) for x0 in ("auto", "mean"))
     assert cold == mean
