@@ -19,6 +19,7 @@ from jsonargparse import Namespace, auto_cli
 from textdiff import __version__
 from textdiff.cli.streams import TolerantStream, accept_all_characters
 from textdiff.config import UserError
+from textdiff.memory import keep_freed_memory
 from textdiff.options import OptionParser, read_yaml
 
 
@@ -101,6 +102,7 @@ def run_script(functions: Any, **options: Any) -> None:
         functions: A function, or a dictionary of functions by name.
         options: Further arguments of `jsonargparse.auto_cli`.
     """
+    keep_freed_memory()
     try:
         auto_cli(functions, as_positional=False, parser_class=OptionParser, **options)
     except UserError as error:
@@ -140,6 +142,7 @@ def _run(commands: Commands, arguments: list[str], parser: OptionParser) -> None
         name, options = options.subcommand, options[options.subcommand]
     else:
         (name,) = commands
+    keep_freed_memory()
     commands[name].run(options)
 
 
