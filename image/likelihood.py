@@ -10,6 +10,7 @@ from torch import Tensor
 from image.model import ImageDiffusion, scaled
 from textdiff.diffusion.gaussian import alpha_sigma, diffuse
 from textdiff.diffusion.likelihood import discretized_nats, ode_nats, prior_and_diffusion_loss
+from textdiff.diffusion.paths import even_in_logsnr
 from textdiff.diffusion.schedules import endpoints
 from textdiff.prng import likelihood_noise, normal, stratified_offsets
 
@@ -39,7 +40,8 @@ def negative_elbo(
     pixels, key, label = _to_device(model, pixels, key, label)
     x0, denoise = scaled(pixels), model.denoiser(label)
     offsets, noise = stratified_offsets(key, draws), likelihood_noise(key)
-    nats = prior_and_diffusion_loss(denoise, x0, model.schedule(), offsets, noise, steps)
+    path = even_in_logsnr(model.schedule())
+    nats = prior_and_diffusion_loss(denoise, x0, path, offsets, noise, steps)
     pixel_nats = _pixel_nats(model, x0, label, normal(key, x0.shape, stream=22))
     return (nats + pixel_nats).sum((1, 2, 3)).cpu()
 

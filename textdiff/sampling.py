@@ -13,7 +13,7 @@ from tqdm import tqdm
 from textdiff.config import Precision
 from textdiff.device import choose_precision
 from textdiff.diffusion.gaussian import Denoiser, diffuse
-from textdiff.diffusion.samplers import SAMPLERS, Noise, Step
+from textdiff.diffusion.samplers import SAMPLERS, LogSNRs, Noise, Step
 from textdiff.diffusion.schedules import Schedule
 from textdiff.distributed import SINGLE_PROCESS, ProcessInfo, from_main_process, gather_to_all
 
@@ -59,9 +59,9 @@ def resample(
     denoise: Denoiser,
     x0: Float[Tensor, "b *d"],
     noise: Noise,
-    logsnrs: Float[Tensor, " n"],
+    logsnrs: LogSNRs,
     *,
-    strength: float = 1.0,
+    strength: float | Float[Tensor, "b *n"] = 1.0,
     sampler: str = "ddpm",
 ) -> Iterator[Step]:
     """Adds noise to x0 and runs the reverse process: the one loop of sampling and editing.
@@ -69,14 +69,18 @@ def resample(
     Args:
         x0: Data to start from. Pure noise (`strength` 1) does not depend on it.
         noise: Standard normal noise of the shape of its argument.
-        logsnrs: A `resample_grid` of the same `strength`.
+        logsnrs: A `resample_grid` of the same `strength`, or the grid of a noise path.
+        strength: Time of the schedule at which sampling starts, or that of each coordinate.
         sampler: Name in `SAMPLERS`.
     """
     if len(logsnrs) == 1:  # no noise is added
         yield Step(0, x0, x0, logsnrs[0])
         return
-    start = logsnrs[:1].to(x0.device).expand(len(x0))
-    x = noise(x0) if strength == 1 else diffuse(x0, noise(x0), start)
+    start, x = logsnrs[0].to(x0.device), noise(x0)
+    start = start.expand(len(x0)) if start.ndim == 0 else start
+    strength = torch.as_tensor(strength, device=x0.device)
+    is_noise = (strength == 1).view(*strength.shape, *[1] * (x0.ndim - strength.ndim))
+    x = torch.where(is_noise, x, diffuse(x0, x, start))
     yield from SAMPLERS[sampler](denoise, x, logsnrs, generator=noise)
 
 

@@ -9,7 +9,7 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEncoder
 
 from image.unet import UNet
-from textdiff.text.transformer import TextDenoiser
+from textdiff.text.transformer import NoisyText, TextDenoiser
 
 EMBED_DIM, LENGTH = 16, 64
 
@@ -49,14 +49,14 @@ class TransformerDenoiser(nn.Module):
 
     def __init__(self, width: int, depth: int, dropout: float) -> None:
         super().__init__()
-        self.denoiser = TextDenoiser(EMBED_DIM, width, depth, width // 64, LENGTH, dropout)
+        sizes = EMBED_DIM, width, depth, width // 64, LENGTH
+        self.denoiser = TextDenoiser(*sizes, logsnr_range=(-9.0, 6.0), dropout=dropout)
         self.output = nn.Linear(width, EMBED_DIM)
 
     def forward(self, x_t: Tensor, logsnr: Tensor) -> Tensor:
         mask = torch.ones(x_t.shape[:2], dtype=torch.bool, device=x_t.device)
         index = torch.arange(len(x_t), device=x_t.device) if self.training else None
-        self_cond = torch.zeros_like(x_t)
-        return self.output(self.denoiser(x_t, logsnr, self_cond, ~mask, mask, index))
+        return self.output(self.denoiser(NoisyText(x_t, logsnr, mask), index))
 
 
 class DiffusersUNet(nn.Module):

@@ -18,6 +18,7 @@ from textdiff.diffusion.likelihood import (
     prior_kl,
     step_kl,
 )
+from textdiff.diffusion.paths import even_in_logsnr
 from textdiff.diffusion.schedules import bounded, cosine
 
 CLEAN, NOISY = 8.0, -20.0
@@ -96,7 +97,9 @@ def estimated_bound(mixture: GaussianMixture, x0: torch.Tensor, steps: int) -> t
         return torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
     schedule = bounded(cosine, NOISY, CLEAN)
-    loss = prior_and_diffusion_loss(mixture.denoise, x0, schedule, offsets, noise, steps)
+    loss = prior_and_diffusion_loss(
+        mixture.denoise, x0, even_in_logsnr(schedule), offsets, noise, steps
+    )
     return (loss + reconstruction_nats(mixture, x0)).sum(1)
 
 
@@ -114,11 +117,9 @@ def test_estimated_bound_converges_to_gaussian_entropy(variance):
 
 def test_one_draw_per_step_is_the_whole_sum():
     """With as many strata as steps every step is used once."""
-    x0, steps, schedule = draws(3, 2), 10, bounded(cosine, NOISY, CLEAN)
+    x0, steps, path = draws(3, 2), 10, even_in_logsnr(bounded(cosine, NOISY, CLEAN))
     offsets = torch.full((3, steps), 0.5, dtype=torch.float64)
-    actual = prior_and_diffusion_loss(
-        MIXTURE.denoise, x0, schedule, offsets, torch.ones_like, steps
-    )
+    actual = prior_and_diffusion_loss(MIXTURE.denoise, x0, path, offsets, torch.ones_like, steps)
     logsnrs = [logsnr.expand(3) for logsnr in linspace(CLEAN, NOISY, steps + 1)]
     expected = prior_kl(x0, logsnrs[-1])
     for s, t in pairwise(logsnrs):

@@ -11,6 +11,7 @@ from tensors import close, double, draws, seeded
 
 from textdiff.diffusion.gaussian import diffuse
 from textdiff.diffusion.likelihood import prior_and_diffusion_loss
+from textdiff.diffusion.paths import even_in_logsnr
 from textdiff.diffusion.schedules import bounded, cosine
 
 WORDS = TEXT.sample(MASK, uniforms(*MASK.shape))
@@ -92,7 +93,7 @@ def test_bound_of_optimal_denoiser_equals_the_entropy():
     nats = prior_and_diffusion_loss(
         denoise,
         x0,
-        schedule,
+        even_in_logsnr(schedule),
         uniforms(n, 64, seed=8),
         noise,
         100_000,

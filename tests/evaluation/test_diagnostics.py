@@ -35,8 +35,8 @@ def test_perfect_model_gains_all_nats(contextless, batch, monkeypatch):
     ids, mask = batch["ids"], batch["mask"]
     certain = 1e4 * F.one_hot(ids, contextless.config.vocab_size).float()
 
-    def predict(x_t, logsnr, self_cond, known, mask) -> tuple[Prediction, torch.Tensor]:
-        return from_x0(x_t, x_t, logsnr), certain
+    def predict(text) -> tuple[Prediction, torch.Tensor]:
+        return from_x0(text.x_t, text.x_t, text.logsnr), certain
 
     monkeypatch.setattr(contextless, "predict", predict)
     x0, logsnr = contextless.words.embeddings[ids].detach(), torch.full((len(ids),), -3.0)

@@ -63,9 +63,9 @@ def test_bounds_stay_in_trained_logsnr_range(new_model, batch, monkeypatch, boun
     model = new_model(objective="x0", schedule="sqrt", logsnr_max=6.0).eval()
     predict, logsnrs = model.predict, list[torch.Tensor]()
 
-    def recorded(x_t, logsnr, *rest, **options):
-        logsnrs.append(logsnr)
-        return predict(x_t, logsnr, *rest, **options)
+    def recorded(text, **options):
+        logsnrs.append(text.logsnr)
+        return predict(text, **options)
 
     monkeypatch.setattr(model, "predict", recorded)
     bound(model, batch["ids"], batch["mask"], torch.arange(8))

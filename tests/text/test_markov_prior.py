@@ -16,6 +16,7 @@ from textdiff.text.dataset import Corpus
 from textdiff.text.markov_prior import PairStatistics, pair_statistics
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import sample_request
+from textdiff.text.transformer import NoisyText
 
 V = 6
 TEXT = [[0, 1, 2], [0, 1], [3, 1, 2, 0, 1, 2], [4], [2, 2], [3, 1]]
@@ -96,9 +97,9 @@ def untrained(new_model, request) -> DiffusionLM:
 
 def test_model_without_network_is_bayes_rule(untrained, batch, noisy):
     x_t, logsnr = noisy
-    mask, known = batch["mask"], torch.zeros_like(batch["mask"])
+    mask = batch["mask"]
     with torch.no_grad():
-        found, logits = untrained.predict(x_t, logsnr, torch.zeros_like(x_t), known, mask)
+        found, logits = untrained.predict(NoisyText(x_t, logsnr, mask))
     exact = oracle(untrained)
     posterior = exact.log_posterior(x_t, logsnr, mask)
     assert_close(logits.log_softmax(-1)[mask], posterior[mask], atol=2e-3, rtol=1e-3)
@@ -121,26 +122,24 @@ def test_loss_without_network_is_the_exact_posterior(untrained, batch):
 def test_warmup_begins_with_the_network_alone(new_model, batch, noisy):
     """Unigrams and the network, without likelihoods and messages."""
     model = new_model().eval()
-    x_t, logsnr = noisy
-    known = torch.zeros_like(batch["mask"])
+    text = NoisyText(*noisy, batch["mask"])
     with torch.no_grad():
-        _, logits = model.predict(x_t, logsnr, torch.zeros_like(x_t), known, batch["mask"])
+        _, logits = model.predict(text)
         model.head.weight.zero_()
         model.head.bias.zero_()
-        _, unigram = model.predict(x_t, logsnr, torch.zeros_like(x_t), known, batch["mask"])
+        _, unigram = model.predict(text)
     assert_close(unigram, model.words.unigram.log().expand_as(unigram))
     assert (logits - unigram).abs().max() > 0.01
 
 
 def test_given_words_are_evidence_of_the_prior(untrained, batch):
-    """They change the posterior of their neighbours as words at the clean end do."""
+    """Words at the clean end change the posterior of their neighbours."""
     ids, mask = batch["ids"], batch["mask"]
     known = mask & (torch.arange(ids.shape[1]) % 2 == 0)
-    x0, logsnr = untrained.words.embeddings[ids].detach(), torch.full((len(ids),), -4.0)
-    x_t = torch.where(known.unsqueeze(-1), x0, diffuse(x0, torch.ones_like(x0), logsnr))
+    x0, levels = untrained.words.embeddings[ids].detach(), torch.where(known, 6.0, -4.0)
+    x_t = diffuse(x0, torch.ones_like(x0), levels)
     with torch.no_grad():
-        _, logits = untrained.predict(x_t, logsnr, torch.zeros_like(x_t), known, mask)
-    levels = torch.where(known, 6.0, logsnr.unsqueeze(1))
+        _, logits = untrained.predict(NoisyText(x_t, levels, mask))
     expected = oracle(untrained).log_posterior(x_t, levels, mask)
     wanted = mask & ~known
     assert_close(logits.log_softmax(-1)[wanted], expected[wanted], atol=2e-3, rtol=1e-3)
@@ -148,22 +147,19 @@ def test_given_words_are_evidence_of_the_prior(untrained, batch):
 
 def test_guidance_of_zero_is_the_priors_posterior(model, batch, noisy):
     x_t, logsnr = noisy
-    mask, known = batch["mask"], torch.zeros_like(batch["mask"])
-    inputs = (x_t, logsnr, torch.zeros_like(x_t), known, mask)
+    mask = batch["mask"]
     with torch.no_grad():
-        found, _ = model.predict(*inputs, guidance_scale=0.0)
+        found, _ = model.predict(NoisyText(x_t, logsnr, mask), guidance_scale=0.0)
     exact = oracle(model).denoise(x_t, logsnr, mask).x0
     assert_close(found.x0[mask], exact[mask], atol=1e-4, rtol=1e-3)
 
 
 def test_low_temperature_draws_the_best_sentence(model, batch, noisy):
     """Temperature reaches the transitions too: every draw is the same sentence."""
-    x_t, logsnr = noisy
-    mask, known = batch["mask"], torch.zeros_like(batch["mask"])
-    inputs = (x_t, logsnr, torch.zeros_like(x_t), known, mask)
+    mask = batch["mask"]
     with torch.no_grad():
-        logits, joint = model.word_logits(*inputs, temperature=0.02)
-        draws = [joint.chain.sample(logits, mask, torch.full(mask.shape, u)) for u in (0.2, 0.8)]
+        logits, joint = model.word_logits(NoisyText(*noisy, mask), temperature=0.01)
+        draws = [joint.chain.sample(logits, mask, torch.full(mask.shape, u)) for u in (0.4, 0.6)]
     assert draws[0][mask].equal(draws[1][mask])
 
 
@@ -172,10 +168,10 @@ def test_lowest_temperature_keeps_clean_words(untrained, batch, temperature):
     """Also words that the prior never saw together."""
     ids, mask = batch["ids"].flip(1), torch.ones_like(batch["mask"])
     x0, logsnr = untrained.words.embeddings[ids].detach(), torch.full((len(ids),), 6.0)
-    inputs = (x0, logsnr, torch.zeros_like(x0), torch.zeros_like(mask), mask)
+    text = NoisyText(x0, logsnr, mask)
     with torch.no_grad():
         uniforms = torch.full(mask.shape, 0.5)
-        words, _ = untrained.draw_words(*inputs, uniforms, temperature=temperature)
+        words, _ = untrained.draw_words(text, uniforms, temperature=temperature)
     assert words.equal(ids)
 
 

@@ -6,16 +6,15 @@ from torch.testing import assert_close
 
 from textdiff.diffusion.gaussian import Prediction, diffuse
 from textdiff.text.model import DiffusionLM
+from textdiff.text.transformer import NoisyText
 
 every_objective = pytest.mark.parametrize("objective", ["ce", "x0", "eps"])
 
 
 @torch.no_grad()
 def predict(model, batch, noisy, **options) -> tuple[Prediction, torch.Tensor]:
-    """Prediction and logits without self-conditioning and without given words."""
-    x_t, logsnr = noisy
-    known = torch.zeros_like(batch["mask"])
-    return model.predict(x_t, logsnr, torch.zeros_like(x_t), known, batch["mask"], **options)
+    """Prediction and logits without self-conditioning."""
+    return model.predict(NoisyText(*noisy, batch["mask"]), **options)
 
 
 @every_objective
@@ -87,9 +86,8 @@ def test_prediction_depends_on_distance_to_the_end(new_model):
     for block in model.denoiser.blocks:
         block.out.weight.data.zero_()
     mask = torch.arange(9) < torch.tensor([[5], [9]])
-    x_t, known = torch.ones(2, 9, 16), torch.zeros(2, 9, dtype=torch.bool)
     with torch.no_grad():
-        _, (short, long) = model.predict(x_t, torch.zeros(2), torch.zeros_like(x_t), known, mask)
+        _, (short, long) = model.predict(NoisyText(torch.ones(2, 9, 16), torch.zeros(2), mask))
     assert_close(short[:5], long[4:], atol=1e-5, rtol=1e-5)
     assert (short[:5] - long[:5]).abs().max() > 1e-3
 

@@ -63,7 +63,8 @@ def test_sampling_does_not_use_the_global_generator(draw, new_request):
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_several_processes_draw_the_same_samples(model, tokenizer, draw, strength):
     """Each process samples its part of the batches."""
-    request = replace(sample_request(model, 7, seed=3), strength=strength)
+    request = sample_request(model, 7, seed=3)
+    request = replace(request, start=request.start * strength)
     config = SamplingConfig(steps=3, seed=3, batch_size=2)
     processes = [ProcessInfo(rank, 3) for rank in range(3)]
     parts = [list(generate(model, tokenizer, request, config, process)) for process in processes]
@@ -102,9 +103,11 @@ def test_every_batch_is_yielded_after_every_step(model, tokenizer):
 def test_sequences_of_similar_length_share_a_batch(new_model, tokenizer):
     """Nothing is computed on padding if one batch holds the short and one the long sequences."""
     model, widths = new_model().eval(), []
-    model.denoiser.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[1]))
+    model.denoiser.register_forward_pre_hook(
+        lambda _, inputs: widths.append(inputs[0].x_t.shape[1])
+    )
     mask = torch.arange(9) < torch.tensor([[2], [9], [2], [9]])
-    request = Request(torch.zeros(4, 9, dtype=torch.long), mask, torch.zeros_like(mask))
+    request = Request(torch.zeros(4, 9, dtype=torch.long), mask, torch.ones(4, 9))
     config = SamplingConfig(steps=1, batch_size=2)
     samples = list(collect(generate(model, tokenizer, request, config)))
     assert widths == [2, 9]
@@ -114,7 +117,7 @@ def test_sequences_of_similar_length_share_a_batch(new_model, tokenizer):
 def test_samples_have_no_padding(model, draw):
     ids = torch.tensor([[5, 6, 7], [8, 9, 0]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    request = Request(ids, mask, torch.zeros_like(mask), strength=0.0)
+    request = Request(ids, mask, torch.zeros(2, 3))
     assert draw(request) == [[5, 6, 7], [8, 9]]
 
 
@@ -135,26 +138,6 @@ def test_known_words_never_change(
     for batch in generate(model, tokenizer, request, SamplingConfig(steps=3, sampler=sampler)):
         for row, sample in zip(batch.rows, batch.samples, strict=True):
             mask = request.mask[row]
-            known, given = request.known[row][mask], request.ids[row][mask]
+            known, given = request.given[row][mask], request.ids[row][mask]
             assert known.any()
             assert torch.equal(torch.tensor(sample)[known], given[known])
-
-
-@pytest.mark.parametrize("infill_prob", [0.0, 0.25])
-def test_known_words_are_clean_if_trained_so(
-    new_model, tokenizer, new_request, infill_prob, monkeypatch
-):
-    """A model that was not trained with known words gets noisy ones instead."""
-    model, request, calls = new_model(infill_prob=infill_prob).eval(), new_request("infill"), []
-    word_logits = model.word_logits
-    monkeypatch.setattr(
-        model,
-        "word_logits",
-        lambda *inputs, **options: calls.append(inputs) or word_logits(*inputs, **options),
-    )
-    list(generate(model, tokenizer, request, SamplingConfig(steps=3)))
-    assert len(calls) == 3
-    clean = model.words.embeddings[request.ids][request.known].detach()
-    for x_t, _, _, known, _ in calls:
-        assert torch.equal(known, request.known if infill_prob else torch.zeros_like(known))
-        assert torch.equal(x_t[request.known], clean) == bool(infill_prob)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 X = Float[Tensor, "b *d"]
 PerSample = Float[Tensor, " b"]
-LogSNR = Float[Tensor, "b ..."]  # one per sample, or one per leading coordinate, such as a word
+LogSNR = Float[Tensor, "b ..."]  # one per sample, word or other leading coordinate, or element
 Broadcast = Float[Tensor, "b *#d"]  # one number per sample, or one per element
 
 
@@ -73,13 +73,14 @@ def transition(x_s: X, logsnr_s: LogSNR, logsnr_t: LogSNR) -> Gaussian:
 def posterior(x0: X, x_t: X, logsnr_s: LogSNR, logsnr_t: LogSNR) -> Gaussian:
     """q(x_s | x_t, x_0) for s before t: DDPM eq. 6-7 in log-SNR form.
 
-    With `logsnr_s = inf` it is x0 with variance 0.
+    With `logsnr_s = inf` it is x0 with variance 0; where both are equal, it is x_t with variance 0.
     """
     alpha_s, sigma_s = alpha_sigma(logsnr_s, x_t)
     alpha_t, sigma_t = alpha_sigma(logsnr_t, x_t)
-    new_noise = -expand(logsnr_t - logsnr_s, x_t).expm1()  # 1 - SNR_t / SNR_s
-    mean = alpha_s * new_noise * x0 + (alpha_t / alpha_s) * (sigma_s / sigma_t) ** 2 * x_t
-    return Gaussian(mean, sigma_s**2 * new_noise)
+    s, t = expand(logsnr_s, x_t), expand(logsnr_t, x_t)
+    new_noise = torch.where(s == t, 0, -(t - s).expm1())  # 1 - SNR_t / SNR_s
+    coef_xt = torch.where(s == t, 1, (alpha_t / alpha_s) * (sigma_s / sigma_t) ** 2)
+    return Gaussian(alpha_s * new_noise * x0 + coef_xt * x_t, sigma_s**2 * new_noise)
 
 
 def from_eps(x_t: X, eps: X, logsnr: LogSNR) -> Prediction:

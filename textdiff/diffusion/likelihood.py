@@ -16,18 +16,18 @@ from torch.nn.functional import logsigmoid
 from textdiff.diffusion.gaussian import (
     Broadcast,
     Denoiser,
-    PerSample,
+    LogSNR,
     X,
     alpha_sigma,
     diffuse,
     expand,
 )
 from textdiff.diffusion.losses import bound_weight, eps_loss
+from textdiff.diffusion.paths import Path
 from textdiff.diffusion.samplers import LogSNRs, Noise
-from textdiff.diffusion.schedules import Schedule, endpoints
 
 
-def prior_kl(x0: X, logsnr: PerSample) -> X:
+def prior_kl(x0: X, logsnr: LogSNR) -> X:
     """L_T = KL(q(x_T | x_0) || N(0, I)) at the noisiest log SNR: DDPM (arXiv:2006.11239) eq. 5."""
     alpha, _ = alpha_sigma(logsnr, x0)
     return 0.5 * (alpha**2 * (x0**2 - 1) - logsigmoid(-expand(logsnr, x0)))
@@ -37,8 +37,8 @@ def step_kl(
     denoise: Denoiser,
     x0: X,
     eps: X,
-    logsnr_s: PerSample,
-    logsnr_t: PerSample,
+    logsnr_s: LogSNR,
+    logsnr_t: LogSNR,
     *,
     large_variance: bool = False,
 ) -> X:
@@ -63,33 +63,31 @@ def step_kl(
 def prior_and_diffusion_loss(
     denoise: Denoiser,
     x0: X,
-    schedule: Schedule,
+    path: Path,
     offsets: Float[Tensor, "b draws"],
     noise: Noise,
     steps: int,
 ) -> X:
     """L_T + sum L_{t-1} in nats: the variational bound without the reconstruction term L_0.
 
-    It is an unbiased estimate for `steps` steps of equal length in log SNR, from a few stratified
-    draws of the step. More steps take no more time and tighten the bound (VDM, arXiv:2107.00630,
-    sec. 4.1).
+    It is an unbiased estimate for `steps` steps of equal length along the path, from a few
+    stratified draws of the step. More steps take no more time and tighten the bound (VDM,
+    arXiv:2107.00630, sec. 4.1). Coordinates that are given have no meaning in the result.
 
     Args:
         denoise: Denoiser that defines p.
         x0: Clean data.
-        schedule: Noise schedule, of which only the endpoints matter.
+        path: Log SNRs along the reverse process, such as `paths.even_in_logsnr(schedule)`.
         offsets: Uniform numbers in [0, 1), one per draw.
         noise: Function that returns standard normal noise of the shape of its argument.
         steps: Number of reverse steps.
     """
-    noisy, clean = endpoints(schedule)
-    logsnrs = torch.linspace(clean, noisy, steps + 1, device=x0.device)
     draws = offsets.shape[1]
     strata = torch.arange(draws, device=x0.device)
     step = ((strata + offsets) / draws * steps).long().clamp(max=steps - 1)  # b draws
-    total = prior_kl(x0, logsnrs[-1:].expand(len(x0)))
+    total = prior_kl(x0, path(torch.ones_like(offsets[:, 0])))
     for s in step.unbind(1):
-        kl = step_kl(denoise, x0, noise(x0), logsnrs[s], logsnrs[s + 1])
+        kl = step_kl(denoise, x0, noise(x0), path(s / steps), path((s + 1) / steps))
         total = total + steps / draws * kl
     return total
 

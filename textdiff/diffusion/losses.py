@@ -1,8 +1,8 @@
 """Diffusion losses and their weights.
 
 Losses are not reduced and have the shape of the data, `(b, *d)`: text masks its padding, images
-average. Weights are one number per sample. Unless stated otherwise, a weight multiplies the squared
-error of eps summed over its dimensions, and the product is in nats.
+average. Weights are one number per log SNR. Unless stated otherwise, a weight multiplies the
+squared error of eps summed over its dimensions, and the product is in nats.
 """
 
 import math
@@ -11,21 +11,30 @@ import torch
 from torch.nn.functional import softplus
 
 from textdiff.diffusion.discrete import Chain, PerStep
-from textdiff.diffusion.gaussian import Denoiser, PerSample, Prediction, X, diffuse, posterior, to_v
+from textdiff.diffusion.gaussian import (
+    Denoiser,
+    LogSNR,
+    PerSample,
+    Prediction,
+    X,
+    diffuse,
+    posterior,
+    to_v,
+)
 from textdiff.diffusion.schedules import Schedule
 
 
-def eps_loss(denoise: Denoiser, x0: X, eps: X, logsnr: PerSample) -> X:
+def eps_loss(denoise: Denoiser, x0: X, eps: X, logsnr: LogSNR) -> X:
     """Elementwise (eps - eps_theta(x_t))^2: DDPM (arXiv:2006.11239) eq. 14, L_simple."""
     return (eps - denoise(diffuse(x0, eps, logsnr), logsnr).eps) ** 2
 
 
-def x0_loss(denoise: Denoiser, x0: X, eps: X, logsnr: PerSample) -> X:
+def x0_loss(denoise: Denoiser, x0: X, eps: X, logsnr: LogSNR) -> X:
     """Elementwise (x0 - x0_theta(x_t))^2, the eps-loss over SNR: the loss of Diffusion-LM."""
     return (x0 - denoise(diffuse(x0, eps, logsnr), logsnr).x0) ** 2
 
 
-def v_loss(denoise: Denoiser, x0: X, eps: X, logsnr: PerSample) -> X:
+def v_loss(denoise: Denoiser, x0: X, eps: X, logsnr: LogSNR) -> X:
     """Elementwise (v - v_theta(x_t))^2, the eps-loss over alpha^2.
 
     Source: progressive distillation, arXiv:2202.00512, sec. 4.
@@ -34,7 +43,7 @@ def v_loss(denoise: Denoiser, x0: X, eps: X, logsnr: PerSample) -> X:
     return (to_v(Prediction(x0, eps), logsnr) - to_v(prediction, logsnr)) ** 2
 
 
-def mean_loss(denoise: Denoiser, x0: X, eps: X, logsnr_s: PerSample, logsnr_t: PerSample) -> X:
+def mean_loss(denoise: Denoiser, x0: X, eps: X, logsnr_s: LogSNR, logsnr_t: LogSNR) -> X:
     """Elementwise (mu~ - mu_theta)^2 of the mean of q(x_s | x_t, x_0): DDPM eq. 8, unweighted.
 
     It is the eps-loss times (1 - alpha^2)^2 / (alpha^2 (1 - alpha_bar)) with
@@ -45,7 +54,7 @@ def mean_loss(denoise: Denoiser, x0: X, eps: X, logsnr_s: PerSample, logsnr_t: P
     return (true - posterior(denoise(x_t, logsnr_t).x0, x_t, logsnr_s, logsnr_t).mean) ** 2
 
 
-def bound_weight(logsnr_s: PerSample, logsnr_t: PerSample) -> PerSample:
+def bound_weight(logsnr_s: LogSNR, logsnr_t: LogSNR) -> LogSNR:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) per unit of squared error of eps, in nats.
 
     It is 1/2 (SNR_s / SNR_t - 1) if p has the posterior's variance: VDM (arXiv:2107.00630) eq. 14.
@@ -66,7 +75,7 @@ def chain_bound_weight(chain: Chain, variance: PerStep) -> PerStep:
     return chain.beta**2 / (2 * variance * chain.alpha * chain.noise_bar)
 
 
-def min_snr_weight(logsnr: PerSample, gamma: float = 5.0, prediction: str = "eps") -> PerSample:
+def min_snr_weight(logsnr: LogSNR, gamma: float = 5.0, prediction: str = "eps") -> LogSNR:
     """Min-SNR-gamma weight (arXiv:2303.09556) on the squared error of `prediction`.
 
     In terms of the squared error of x0 the weight is min(SNR, gamma).

@@ -1,24 +1,31 @@
 """Samplers: iterators over the reverse process, from noise to data.
 
-`logsnrs` are n + 1 rising log SNRs, noise first (`schedules.grid`, or `chain.logsnr.flip(0)`). The
-last one may be +inf; two equal neighbours (beta = 0) make no step. Each step yields a `Step`, and
-the sample is the `x0` of the last one, which equals its `x` if the grid ends at +inf. The caller
-adds progress bars, stored trajectories and early stops.
+`logsnrs` are n + 1 rising log SNRs, noise first (`schedules.grid`, or `chain.logsnr.flip(0)`); the
+last one may be +inf. Each is one number, or, along a path of `paths`, a tensor with one per sample
+or coordinate. A coordinate is copied in steps in which its log SNR stays the same; steps in which
+nothing changes (beta = 0) are left out. Each step yields a `Step`, and the sample is the `x0` of
+the last one, which equals its `x` if the grid ends at +inf. The caller adds progress bars, stored
+trajectories and early stops.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from textdiff.diffusion.gaussian import Denoiser, X, alpha_sigma, posterior, transition
+from textdiff.diffusion.gaussian import (
+    Denoiser,
+    LogSNR,
+    X,
+    alpha_sigma,
+    posterior,
+    transition,
+)
 
-LogSNRs = Float[Tensor, " n"]
+LogSNRs = Float[Tensor, "n ..."]
 Noise = Callable[[X], X]  # x -> standard normal noise of x's shape, dtype and device
 # With one generator per sample, no sample depends on the rest of its batch.
 Generators = torch.Generator | Sequence[torch.Generator] | Noise
@@ -31,7 +38,7 @@ class Step:
     index: int
     x: X
     x0: X
-    logsnr: Float[Tensor, ""]
+    logsnr: Float[Tensor, "..."]
 
 
 Sampler = Callable[..., Iterator[Step]]
@@ -68,36 +75,40 @@ def ddpm(
 
     The variance is beta~, or beta with `large_variance`. A step to +inf adds no noise.
     """
-    batched, t, s = _steps(logsnrs, x)
+    grid = _Grid(logsnrs, x)
+    t, s = grid.before, grid.after
     zeros, ones = torch.zeros_like(t), torch.ones_like(t)
     coef_x0, var = posterior(ones, zeros, s, t)
     coef_xt = posterior(zeros, ones, s, t).mean
     if large_variance:
         var = torch.where(s.isinf(), var, transition(t, s, t).var)
-    coefficients = _per_step(coef_x0, coef_xt, var.sqrt())
-    for index, coef_x0, coef_xt, noise_std in coefficients:
-        x0 = denoise(x, batched[index - 1]).x0
-        x_t, x = x, (coef_x0 * x0).add_(x, alpha=coef_xt)
-        if noise_std:
-            x = x.add_(randn_like(x_t, generator), alpha=noise_std)
-        yield Step(index, x, x0, s[index - 1])
+    noisy = _somewhere(var > 0)
+    coefficients = coef_x0, coef_xt, var.sqrt()
+    for step, coef_x0, coef_xt, noise_std in grid.steps(*coefficients):
+        x0 = denoise(x, step.before).x0
+        new = (coef_x0 * x0).add_(coef_xt * x)
+        if noisy[step.index - 1]:
+            new = new.add_(noise_std * randn_like(x, generator))
+        x = step.keep(x, new)
+        yield Step(step.index, x, x0, step.end)
 
 
 def ddim(
     denoise: Denoiser, x: X, logsnrs: LogSNRs, *, generator: Generators, eta: float = 0.0
 ) -> Iterator[Step]:
     """DDIM (arXiv:2010.02502) eq. 12, 16: eta = 0 is deterministic, eta = 1 is `ddpm`."""
-    batched, t, s = _steps(logsnrs, x)
-    alpha_s, sigma_s = alpha_sigma(s, s)
-    new_noise = -(t - s).expm1()  # the posterior's variance over sigma_s^2
+    grid = _Grid(logsnrs, x)
+    alpha_s, sigma_s = alpha_sigma(grid.after, grid.after)
+    new_noise = -(grid.before - grid.after).expm1()  # the posterior's variance over sigma_s^2
     coef_eps = sigma_s * (1 - eta**2 * new_noise).sqrt()
-    coefficients = _per_step(alpha_s, coef_eps, eta * sigma_s * new_noise.sqrt())
-    for index, coef_x0, coef_eps, noise_std in coefficients:
-        x0, eps = denoise(x, batched[index - 1])
-        x = (coef_x0 * x0).add_(eps, alpha=coef_eps)
+    coefficients = alpha_s, coef_eps, eta * sigma_s * new_noise.sqrt()
+    for step, coef_x0, coef_eps, noise_std in grid.steps(*coefficients):
+        x0, eps = denoise(x, step.before)
+        new = (coef_x0 * x0).add_(coef_eps * eps)
         if eta:
-            x = x.add_(randn_like(x, generator), alpha=noise_std)
-        yield Step(index, x, x0, s[index - 1])
+            new = new.add_(noise_std * randn_like(x, generator))
+        x = step.keep(x, new)
+        yield Step(step.index, x, x0, step.end)
 
 
 def dpm_solver(
@@ -105,22 +116,24 @@ def dpm_solver(
 ) -> Iterator[Step]:
     """DPM-Solver++(2M) (arXiv:2211.01095, algorithm 2), deterministic.
 
-    The first and the last step are of first order. The last one is often long (to +inf, or where x0
-    is already determined), and second-order extrapolation over it would diverge.
+    The first and the last step of a coordinate are of first order. The last one is often long (to
+    +inf, or where x0 is already determined), and second-order extrapolation over it would diverge.
     """
-    batched, t, s = _steps(logsnrs, x)
+    grid = _Grid(logsnrs, x)
+    t, s = grid.before, grid.after
     (alpha_s, sigma_s), sigma_t = alpha_sigma(s, s), alpha_sigma(t, t).sigma
-    length = (s - t) / 2
-    extrapolation = torch.zeros_like(t)
-    extrapolation[1:-1] = (length[1:] / (2 * length[:-1]))[: len(t) - 2]
-    coefficients = _per_step(-alpha_s * (-length).expm1(), sigma_s / sigma_t, extrapolation)
+    length = torch.where(s == t, 0, s - t) / 2
+    previous = torch.cat([torch.zeros_like(length[:1]), length[:-1]])
+    second_order = (previous > 0) & (s < s[-1])
+    extrapolation = torch.where(second_order, length / (2 * previous), 0)
+    coefficients = -alpha_s * (-length).expm1(), sigma_s / sigma_t, extrapolation
     previous_x0 = x  # not used by the first step
-    for index, coef_x0, coef_xt, weight in coefficients:
-        x0 = denoise(x, batched[index - 1]).x0
-        x0_ahead = x0.lerp(previous_x0, -weight) if weight else x0
-        x = (coef_xt * x).add_(x0_ahead, alpha=coef_x0)
+    for step, coef_x0, coef_xt, weight in grid.steps(*coefficients):
+        x0 = denoise(x, step.before).x0
+        x0_ahead = x0 + weight * (x0 - previous_x0)
+        x = step.keep(x, (coef_xt * x).add_(coef_x0 * x0_ahead))
         previous_x0 = x0
-        yield Step(index, x, x0, s[index - 1])
+        yield Step(step.index, x, x0, step.end)
 
 
 def heun(
@@ -134,21 +147,26 @@ def heun(
     Raises:
         ValueError: The start is at log SNR = -inf, where x / alpha is infinite.
     """
-    if logsnrs[0].isinf():
+    if logsnrs[0].isneginf().any():
         raise ValueError(
             "heun cannot start at log SNR = -inf: use a bounded schedule or another sampler"
         )
-    batched, t, s = _steps(logsnrs, x)
+    grid = _Grid(logsnrs, x)
+    t, s = grid.before, grid.after
     (alpha_t, sigma_t), (alpha_s, sigma_s) = alpha_sigma(t, t), alpha_sigma(s, s)
     length = sigma_s / alpha_s - sigma_t / alpha_t
-    for index, coef_xt, coef_eps, end in _per_step(alpha_s / alpha_t, alpha_s * length, s):
+    bounded = s < torch.inf
+    corrected = _somewhere(bounded)
+    coefficients = alpha_s / alpha_t, alpha_s * length, bounded
+    for step, coef_xt, coef_eps, is_bounded in grid.steps(*coefficients):
         x_t = x
-        x0, eps = denoise(x_t, batched[index - 1])
-        x = (coef_xt * x_t).add_(eps, alpha=coef_eps)
-        if end < math.inf:
-            x0, eps_euler = denoise(x, batched[index])
-            x = (coef_xt * x_t).add_(eps + eps_euler, alpha=coef_eps / 2)
-        yield Step(index, x, x0, s[index - 1])
+        x0, eps = denoise(x_t, step.before)
+        x = step.keep(x_t, (coef_xt * x_t).add_(coef_eps * eps))
+        if corrected[step.index - 1]:
+            x0, eps_euler = denoise(x, step.after)
+            second = (coef_xt * x_t).add_(coef_eps / 2 * (eps + eps_euler))
+            x = step.keep(x_t, torch.where(is_bounded > 0, second, x))
+        yield Step(step.index, x, x0, step.end)
 
 
 def feed_back(denoise: Denoiser, x: X, logsnrs: LogSNRs) -> Iterator[Step]:
@@ -157,31 +175,68 @@ def feed_back(denoise: Denoiser, x: X, logsnrs: LogSNRs) -> Iterator[Step]:
     Source: TTIC 31230, quiz 3, problem 2. It does not sample the data: from pure noise the best
     prediction is the mean of the data for any noise, and all results are equal.
     """
-    batched, _, s = _steps(logsnrs, x)
-    for index, logsnr in enumerate(batched[:-1], 1):
-        x = denoise(x, logsnr).x0
-        yield Step(index, x, x, s[index - 1])
+    for (step,) in _Grid(logsnrs, x).steps():
+        x0 = denoise(x, step.before).x0
+        x = step.keep(x, x0)
+        yield Step(step.index, x, x0, step.end)
 
 
-def _steps(logsnrs: LogSNRs, x: X) -> tuple[Sequence[Tensor], Tensor, Tensor]:
-    """Log SNRs of all states, one number per sample, and those before (t) and after (s) each step.
+@dataclass(frozen=True, slots=True)
+class _GridStep:
+    """Step `index` of a grid, with the log SNRs `before` and `after` it as denoisers take them.
 
-    t and s are in float64 on the CPU: the coefficients of all steps are computed at once.
+    Args:
+        end: Log SNRs after the step as they were given.
+        still: True at coordinates whose log SNR does not change; None if all change.
     """
-    logsnrs = logsnrs.unique_consecutive()
-    if not (logsnrs.diff() > 0).all():
-        raise ValueError(
-            "a sampler's log SNRs must rise from noise to data: "
-            "use schedules.grid or chain.logsnr.flip(0)"
-        )
-    batched = logsnrs.to(x.device, x.dtype).unsqueeze(1).expand(-1, len(x)).unbind()
-    float64 = logsnrs.cpu().double()
-    return batched, float64[:-1], float64[1:]
+
+    index: int
+    before: LogSNR
+    after: LogSNR
+    end: Float[Tensor, "..."]
+    still: Tensor | None
+
+    def keep(self, x_t: X, x: X) -> X:
+        """x, with the coordinates of x_t whose log SNR does not change."""
+        return x if self.still is None else torch.where(self.still, x_t, x)
 
 
-def _per_step(*coefficients: LogSNRs) -> Iterator[tuple[Any, ...]]:
-    """Yields (index, one float of each coefficient) for every step."""
-    return zip(count(1), *(each.tolist() for each in coefficients), strict=False)
+class _Grid:
+    """The steps from noise x to data.
+
+    Attributes:
+        before: Log SNRs before each step, of a shape that broadcasts against x. They are in float64
+            on the CPU, as are those `after` it: the coefficients of all steps are computed at once.
+    """
+
+    def __init__(self, logsnrs: LogSNRs, x: X) -> None:
+        self.logsnrs, self.x = logsnrs.unique_consecutive(dim=0), x
+        if not (self.logsnrs[1:] >= self.logsnrs[:-1]).all():
+            raise ValueError(
+                "a sampler's log SNRs must rise from noise to data: "
+                "use schedules.grid or chain.logsnr.flip(0)"
+            )
+        float64 = self.logsnrs.cpu().double()
+        if logsnrs.ndim > 1:
+            float64 = float64.view(*float64.shape, *[1] * (x.ndim + 1 - logsnrs.ndim))
+        self.before, self.after = float64[:-1], float64[1:]
+
+    def steps(self, *coefficients: Tensor) -> Iterator[tuple[Any, ...]]:
+        """Yields each step and its coefficients."""
+        x, still = self.x, self.before == self.after
+        some_still, still = _somewhere(still), still.to(x.device)
+        levels = self.logsnrs.to(x.device, x.dtype)
+        levels = levels.unsqueeze(1) if levels.ndim == 1 else levels
+        levels = levels.expand(-1, len(x), *levels.shape[2:])
+        rows = [each.to(x).unbind() for each in coefficients]
+        for i, some in enumerate(some_still):
+            ends = levels[i], levels[i + 1], self.logsnrs[i + 1]
+            yield _GridStep(i + 1, *ends, still[i] if some else None), *(row[i] for row in rows)
+
+
+def _somewhere(condition: Tensor) -> list[bool]:
+    """Whether a condition holds somewhere in each step."""
+    return condition.reshape(len(condition), -1).any(1).tolist()
 
 
 SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "dpm_solver": dpm_solver, "heun": heun}

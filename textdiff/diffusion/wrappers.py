@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from textdiff.diffusion.gaussian import Denoiser, PerSample, Prediction, X, from_x0
+from textdiff.diffusion.gaussian import Denoiser, LogSNR, Prediction, X, from_x0
 
 # (x_t, log SNR, earlier estimate of x0) -> prediction, and the estimate for the next call
-Network = Callable[[X, PerSample, X], tuple[Prediction, X]]
+Network = Callable[[X, LogSNR, X], tuple[Prediction, X]]
 
 
 def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:

@@ -26,6 +26,9 @@ class EvaluationConfig:
         clamp: Replace every estimate of x0 by the nearest word embedding when sampling the model.
         x0: What stands for the clean embeddings in a step of the model: joint (a drawn sentence),
             mean, or auto.
+        order: Order in which the words of the model's samples lose their noise.
+        window: Number of words that lose their noise at the same time in orders other than
+            parallel. If null, 1.
         precision: Precision of the network in sampling: auto, bf16 or no (float32). Likelihoods are
             always computed in float32.
         seed: Seed of the samples.
@@ -55,6 +58,8 @@ class EvaluationConfig:
     guidance_scale: float | None = None
     clamp: bool = False
     x0: Literal["auto", "joint", "mean"] = "auto"
+    order: Literal["parallel", "left-to-right", "right-to-left", "random"] = "parallel"
+    window: int | None = None
     precision: Precision = "auto"
     seed: int = 0
     baselines: list[str] = field(default_factory=lambda: ["bigram", "shuffled"])
@@ -90,7 +95,8 @@ class EvaluationConfig:
     @property
     def decoding(self) -> DecodingConfig:
         """Options of the model's decoding."""
-        return DecodingConfig(self.temperature, self.guidance_scale, self.clamp, self.x0)
+        names = ("temperature", "guidance_scale", "clamp", "x0", "order", "window")
+        return DecodingConfig(**{name: getattr(self, name) for name in names})
 
     def sampling(self, steps: int) -> SamplingConfig:
         """Options of the sampler with the given number of steps."""

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from textdiff.diffusion.gaussian import Denoiser, Prediction, diffuse, from_x0
 from textdiff.diffusion.likelihood import ode_nats, prior_and_diffusion_loss
+from textdiff.diffusion.paths import even_in_logsnr
 from textdiff.prng import likelihood_noise, normal, stratified_offsets
 from textdiff.text.functional import cross_entropy, project
 from textdiff.text.model import DiffusionLM
+from textdiff.text.transformer import NoisyText
 
 
 @torch.no_grad()
@@ -34,7 +36,8 @@ def negative_elbo(
     x0 = model.words.embeddings[ids]
     offsets, noise = stratified_offsets(key, draws), likelihood_noise(key)
     denoise = _denoiser(model, mask)
-    nats = prior_and_diffusion_loss(denoise, x0, model.schedule(), offsets, noise, steps)
+    path = even_in_logsnr(model.schedule())
+    nats = prior_and_diffusion_loss(denoise, x0, path, offsets, noise, steps)
     rounding = _rounding_nats(model, ids, mask, normal(key, x0.shape, stream=22))
     return _sum(nats, mask) + rounding + _length_nats(model, mask)
 
@@ -69,11 +72,10 @@ def _denoiser(model: DiffusionLM, mask: Tensor) -> Denoiser:
     """The model as a denoiser; with self-conditioning, it is called twice."""
 
     def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
-        zeros, known = torch.zeros_like(x_t), torch.zeros_like(mask)
-        prediction, _ = model.predict(x_t, logsnr, zeros, known, mask)
+        text = NoisyText(x_t, logsnr, mask)
+        prediction, _ = model.predict(text)
         if model.config.self_cond_prob:
-            self_cond = project(prediction.x0)
-            prediction, _ = model.predict(x_t, logsnr, self_cond, known, mask)
+            prediction, _ = model.predict(text._replace(self_cond=project(prediction.x0)))
         return from_x0(x_t, prediction.x0, logsnr)
 
     return denoise
@@ -86,7 +88,7 @@ def _rounding_nats(
     """-log p(words | x at the clean end)."""
     logsnr = torch.full((len(ids),), model.logsnr_range[1], device=ids.device)
     x = diffuse(model.words.embeddings[ids], eps, logsnr)
-    _, logits = model.predict(x, logsnr, torch.zeros_like(x), torch.zeros_like(mask), mask)
+    _, logits = model.predict(NoisyText(x, logsnr, mask))
     return _sum(cross_entropy(logits, ids).unsqueeze(-1), mask)
 
 

@@ -101,6 +101,8 @@ class ModelConfig:
         self_cond_start: Share of the training after which self-conditioning begins.
         infill_prob: Probability that some words of a training example are given, which trains
             infilling and continuing.
+        stagger_prob: Probability that the words of a training example lose their noise one after
+            another, which trains sampling in another order than all together. 0 trains none.
         uniform_logsnr_prob: Probability that a training example gets a log SNR uniform over the
             whole range instead of one from the adaptive schedule.
         prior_warmup: Start and end of the warm-up of the prior's posterior in the logits, as shares
@@ -128,6 +130,7 @@ class ModelConfig:
     self_cond_prob: float = 0.5
     self_cond_start: float = 0.5
     infill_prob: float = 0.25
+    stagger_prob: float = 0.1
     uniform_logsnr_prob: float = 0.1
     prior_warmup: tuple[float, float] = (0.25, 0.6)
     sampling_temperature: float = 1.0
@@ -143,7 +146,7 @@ class ModelConfig:
         check(self.width % (2 * self.heads) == 0, "model.width", multiple, self.width)
         check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
         probabilities = ("self_cond_prob", "self_cond_start", "infill_prob", "uniform_logsnr_prob")
-        for name in probabilities:
+        for name in (*probabilities, "stagger_prob"):
             check(0 <= getattr(self, name) <= 1, f"model.{name}", "in [0, 1]", getattr(self, name))
         start, end = self.prior_warmup
         rising = "two rising shares of the training"
@@ -189,18 +192,27 @@ class DecodingConfig:
             the predicted distribution, all words together. mean: their mean. auto: joint with the
             sampler ddpm, a temperature of at least 0.2 and a model that has a Markov prior,
             otherwise mean.
+        order: Order in which words lose their noise. parallel: all together. Others need a model
+            trained with model.stagger_prob above 0.
+        window: Number of words that lose their noise at the same time in the other orders. If null,
+            1: one word after another.
     """
 
     temperature: float | None = None
     guidance_scale: float | None = None
     clamp: bool = False
     x0: Literal["auto", "joint", "mean"] = "auto"
+    order: Literal["parallel", "left-to-right", "right-to-left", "random"] = "parallel"
+    window: int | None = None
 
     def __post_init__(self) -> None:
         if self.temperature is not None:
             check_temperature("--temperature", self.temperature)
         if self.guidance_scale is not None:
             check_guidance_scale("--guidance_scale", self.guidance_scale)
+        if self.window is not None:
+            check(self.window >= 1, "--window", "at least 1", self.window)
+            check(self.order != "parallel", "--order", "another one with --window", self.order)
 
 
 @dataclass(frozen=True)

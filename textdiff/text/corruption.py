@@ -1,4 +1,4 @@
-"""Randomness of training examples: log SNR, given words, and the positions of the loss."""
+"""Randomness of training examples: log SNR of each word, and the positions of the loss."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from textdiff.device import wants_static_shapes
+from textdiff.diffusion.paths import NoisePath, places, stagger_of
 from textdiff.diffusion.schedules import Schedule
 from textdiff.prng import fold_in, low_discrepancy_times, uniform
 
@@ -31,22 +32,72 @@ def sample_logsnr(
     return torch.where(uniform(index, stream=4) < uniform_prob, uniform_logsnr, scheduled)
 
 
+def sample_levels(
+    index: Int[Tensor, " b"],
+    mask: Bool[Tensor, "b l"],
+    schedule: Schedule,
+    logsnr: Float[Tensor, " b"],
+    clean: float,
+    infill_prob: float,
+    stagger_prob: float,
+) -> tuple[Float[Tensor, "b l"], Bool[Tensor, "b l"]]:
+    """Log SNR of each word: that of its sentence, with given words and staggered paths in some.
+
+    Returns:
+        The log SNRs, and True at the words that have noise.
+
+    Args:
+        index: Indices of the examples in the run, from which the randomness is derived.
+        mask: True at real positions.
+        logsnr: Log SNR of the words of other sentences.
+        clean: Log SNR of given words.
+        infill_prob: Probability that an example has given words.
+        stagger_prob: Probability that the words of an example are on a staggered path, in any
+            order, with any window.
+    """
+    given = infill_mask(index, mask, infill_prob)
+    levels = torch.where(given, clean, logsnr.unsqueeze(1))
+    if not stagger_prob:
+        return levels, mask & ~given
+    staggered = (uniform(index, stream=14) < stagger_prob).unsqueeze(1)
+    times = _staggered_path(index, mask & ~given, schedule).times(low_discrepancy_times(index))
+    on_path = torch.where(times == 0, clean, schedule(times))
+    noisy = mask & torch.where(staggered, times > 0, ~given)
+    return torch.where(staggered, on_path, levels), noisy
+
+
+def _staggered_path(
+    index: Int[Tensor, " b"], moving: Bool[Tensor, "b l"], schedule: Schedule
+) -> NoisePath:
+    """A path from left to right, from right to left, or in random order."""
+    position = torch.arange(moving.shape[1], device=index.device)
+    shuffled = uniform(fold_in(index, 11).unsqueeze(1) + position, stream=11)
+    order = uniform(index, stream=12).unsqueeze(1)
+    directed = torch.where(order < 1 / 3, position, -position)
+    place = places(torch.where(order < 2 / 3, directed.to(shuffled), shuffled), moving)
+    window = moving.sum(1).clamp(min=1) ** uniform(index, stream=13)
+    return NoisePath(schedule, moving.to(place), place, stagger_of(window, moving))
+
+
 def infill_mask(
     index: Int[Tensor, " b"], mask: Bool[Tensor, "b l"], infill_prob: float
 ) -> Bool[Tensor, "b l"]:
-    """True where words are given: a prefix or scattered words, a random share of the sentence.
+    """True where words are given: a prefix, scattered words or all but a span, of random share.
 
     Args:
         index: Indices of the examples in the run, from which the randomness is derived.
         mask: True at real positions.
         infill_prob: Probability that an example has given words.
     """
-    position = torch.arange(mask.shape[1], device=index.device)
+    position, size = torch.arange(mask.shape[1], device=index.device), mask.sum(1, keepdim=True)
     share = uniform(index, stream=5).unsqueeze(1)
-    prefix = position < share * mask.sum(1, keepdim=True)
     keys = fold_in(index, 6).unsqueeze(1) + position
     scattered = uniform(keys, stream=6) < share
-    given = torch.where(uniform(index, stream=7).unsqueeze(1) < 0.5, prefix, scattered)
+    first = uniform(index, stream=10).unsqueeze(1) * share * size
+    outside = (position < first) | (position >= first + (1 - share) * size)
+    kind = uniform(index, stream=7).unsqueeze(1)
+    given = torch.where(kind < 1 / 3, position < share * size, scattered)
+    given = torch.where(kind < 2 / 3, given, outside)
     return given & mask & (uniform(index, stream=8) < infill_prob).unsqueeze(1)
 
 
@@ -57,23 +108,24 @@ class CorruptedBatch(NamedTuple):
         ids: Tokens.
         mask: True at real positions.
         keys: Indices of the examples in the run.
-        known: True where words are given.
         x0: Embeddings of the tokens.
+        logsnr: Log SNR of each word.
+        predicted: True at words that are not clean.
     """
 
     ids: Int[Tensor, "b l"]
     mask: Bool[Tensor, "b l"]
     keys: Int[Tensor, " b"]
-    known: Bool[Tensor, "b l"]
     x0: Float[Tensor, "b l d"]
     eps: Float[Tensor, "b l d"]
-    logsnr: Float[Tensor, " b"]
+    logsnr: Float[Tensor, "b l"]
+    predicted: Bool[Tensor, "b l"]
     x_t: Float[Tensor, "b l d"]
 
     @property
-    def x_in(self) -> Float[Tensor, "b l d"]:
-        """The noisy vectors, with the embeddings of given words."""
-        return torch.where(self.known.unsqueeze(-1), self.x0, self.x_t)
+    def has_one_level(self) -> Bool[Tensor, " b"]:
+        """Whether all words of a sentence have the same log SNR."""
+        return (self.logsnr == self.logsnr[:, :1]).all(1)
 
 
 class LossPositions(NamedTuple):

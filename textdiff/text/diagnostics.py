@@ -12,6 +12,7 @@ from textdiff.diffusion.gaussian import diffuse
 from textdiff.prng import normal
 from textdiff.text.functional import cross_entropy
 from textdiff.text.model import DiffusionLM
+from textdiff.text.transformer import NoisyText
 
 Sentence = tuple[int, ...]
 
@@ -86,7 +87,7 @@ def _predict(
     logsnr = torch.full((len(ids),), value, device=ids.device)
     index = torch.arange(len(ids), device=ids.device)
     x_t = diffuse(x0, normal(index, x0.shape, stream=10), logsnr)
-    _, logits = model.predict(x_t, logsnr, torch.zeros_like(x_t), torch.zeros_like(mask), mask)
+    _, logits = model.predict(NoisyText(x_t, logsnr, mask))
     return x_t, logsnr, logits
 
 

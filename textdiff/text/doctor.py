@@ -17,6 +17,7 @@ from textdiff.options import load_config
 from textdiff.prng import noise_generator, sample_keys
 from textdiff.text.config import TextConfig
 from textdiff.text.model import DiffusionLM, DiffusionLMConfig
+from textdiff.text.transformer import NoisyText
 
 # vocabulary size and mean length in tokens of the text of each configuration
 TEXTS = {
@@ -65,12 +66,11 @@ def _batch(vocab_size: int, length: int, n: int) -> dict[str, Tensor]:
 
 def _sample(model: Any, device: torch.device, precision: str) -> Tensor:
     batch = {name: tensor.to(device) for name, tensor in _batch(50, 12, 8).items()}
-    known = torch.zeros_like(batch["mask"])
     noise = noise_generator(sample_keys(0, 8).to(device))
 
     def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
         with autocast(device, precision):
-            return model.predict(x_t, logsnr, torch.zeros_like(x_t), known, batch["mask"])[0]
+            return model.predict(NoisyText(x_t, logsnr, batch["mask"]))[0]
 
     with torch.no_grad():
         x = noise(model.words.embeddings[batch["ids"]])

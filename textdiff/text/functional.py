@@ -21,12 +21,7 @@ def project(x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
 
 
 def without_banned(
-    logits: Float[Tensor, "b l v"],
-    banned: Bool[Tensor, " v"] | None,
-    known: Bool[Tensor, "b l"] | None = None,
+    logits: Float[Tensor, "b l v"], banned: Bool[Tensor, "*#b v"] | None
 ) -> Float[Tensor, "b l v"]:
-    """Logits with those of banned words at minus infinity, except at known words."""
-    if banned is None:
-        return logits
-    where = banned if known is None else banned & ~known.unsqueeze(-1)
-    return logits.masked_fill(where, -torch.inf)
+    """Logits with those of banned words at minus infinity."""
+    return logits if banned is None else logits.masked_fill(banned, -torch.inf)

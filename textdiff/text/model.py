@@ -15,13 +15,13 @@ from textdiff.diffusion.gaussian import diffuse
 from textdiff.diffusion.markov import MarkovChain
 from textdiff.nn import upcast
 from textdiff.prng import low_discrepancy_times, normal, uniform
-from textdiff.text.corruption import CorruptedBatch, LossPositions, infill_mask, sample_logsnr
+from textdiff.text.corruption import CorruptedBatch, LossPositions, sample_levels, sample_logsnr
 from textdiff.text.functional import project
 from textdiff.text.markov_prior import Evidence, PairStatistics
 from textdiff.text.model_config import DiffusionLMConfig
 from textdiff.text.objective import word_losses
 from textdiff.text.predictor import WordPredictor
-from textdiff.text.transformer import Keys, Positions, Vectors
+from textdiff.text.transformer import Keys, NoisyText, Positions, Vectors
 
 Tokens = Int[Tensor, "b l"]
 Scalar = Float[Tensor, ""]
@@ -90,28 +90,32 @@ class DiffusionLM(WordPredictor):
             warmed_up = (torch.as_tensor(progress) - start) / (end - start)
             self.prior_weight.copy_((warmed_up + self.has_sentence_loss).clamp(0, 1))
         batch = self._corrupt(ids, mask, index)
-        evidence = self._evidence(batch.x_in, batch.logsnr, batch.known, mask)
-        self_cond = self._self_conditioning(batch, torch.as_tensor(progress))
-        inputs = (batch.x_in, batch.logsnr, self_cond, batch.known, mask)
-        h = self._hidden(*inputs, evidence, index if self.training else None)
+        text = NoisyText(batch.x_t, batch.logsnr, mask)
+        evidence = self._evidence(text)
+        self_cond = self._self_conditioning(batch, text, torch.as_tensor(progress))
+        text = text._replace(self_cond=self_cond)
+        h = self._hidden(text, evidence, index if self.training else None)
         if evidence is None or not self.has_sentence_loss:
             return self._word_terms(batch, h, evidence)
-        logits = self._logits(h, batch.x_in, batch.logsnr, evidence)
+        logits = self._logits(h, batch.x_t, batch.logsnr, evidence)
         return self._sentence_terms(batch, logits, evidence.chain)
 
     def _corrupt(self, ids: Tokens, mask: Positions, index: Keys) -> CorruptedBatch:
-        """Adds noise to the embeddings and chooses the words that are given."""
+        """Adds noise to the embeddings, with a log SNR for each word."""
         c, (low, high) = self.config, self.logsnr_range
         if self.training:
             prob = c.uniform_logsnr_prob if c.schedule == "adaptive" else 0.0
-            logsnr = sample_logsnr(index, self.schedule(), self.logsnr_range, prob)
-            known = infill_mask(index, mask, c.infill_prob)
+            schedule = self.schedule()
+            logsnr = sample_logsnr(index, schedule, self.logsnr_range, prob)
+            shares = c.infill_prob, c.stagger_prob
+            levels, predicted = sample_levels(index, mask, schedule, logsnr, high, *shares)
         else:
             logsnr = high - (high - low) * low_discrepancy_times(index)
-            known = torch.zeros_like(mask)
+            levels, predicted = logsnr.unsqueeze(1).expand(mask.shape), mask
         x0 = self.words.embeddings[ids]
         eps = normal(index, x0.shape, stream=1)
-        return CorruptedBatch(ids, mask, index, known, x0, eps, logsnr, diffuse(x0, eps, logsnr))
+        x_t = diffuse(x0, eps, levels)
+        return CorruptedBatch(ids, mask, index, x0, eps, levels, predicted, x_t)
 
     def _sentence_terms(
         self, batch: CorruptedBatch, logits: Float[Tensor, "b l v"], chain: MarkovChain
@@ -126,10 +130,9 @@ class DiffusionLM(WordPredictor):
     ) -> dict[str, Scalar]:
         """Loss terms of single words, given the last hidden states."""
         c, count = self.config, self._count(batch)
-        positions = LossPositions.of(batch.mask & ~batch.known)
+        positions = LossPositions.of(batch.predicted)
         words, x0, eps, x_t = map(positions.gather, (batch.ids, batch.x0, batch.eps, batch.x_t))
-        logsnr = positions.gather(batch.logsnr.unsqueeze(1).expand_as(batch.mask))
-        h = positions.gather(h)
+        logsnr, h = positions.gather(batch.logsnr), positions.gather(h)
         if c.objective != "ce":
             out = upcast(self.head(h))
         elif evidence is None:
@@ -150,36 +153,37 @@ class DiffusionLM(WordPredictor):
         return terms | self._schedule_term(batch, positions.scatter(nats.detach()).sum(1))
 
     def _count(self, batch: CorruptedBatch) -> Scalar:
-        """The expected number of targets, so that losses of parts of a batch add up."""
+        """About the expected number of targets, so that losses of parts of a batch add up."""
         return batch.mask.sum() * (1 - self.config.infill_prob / 2 if self.training else 1.0)
 
     def _schedule_term(self, batch: CorruptedBatch, nats: Float[Tensor, " b"]) -> dict[str, Scalar]:
         """Misfit of the adaptive schedule, from the nats of each sentence."""
         if not self.training or self.config.schedule != "adaptive":
             return {}
-        misfit = self.adaptive.misfit(nats.detach() / batch.mask.sum(1), batch.logsnr)
-        misfit = misfit * ~batch.known.any(1) * batch.mask.sum(1)
+        misfit = self.adaptive.misfit(nats.detach() / batch.mask.sum(1), batch.logsnr[:, 0])
+        misfit = misfit * batch.has_one_level * batch.mask.sum(1)
         return {"schedule": misfit.sum() / self._count(batch)}
 
     @torch.no_grad()
-    def _self_conditioning(self, batch: CorruptedBatch, progress: Scalar) -> Vectors:
+    def _self_conditioning(
+        self, batch: CorruptedBatch, text: NoisyText, progress: Scalar
+    ) -> Vectors:
         """The model's own first estimate of x0 for some examples, and zeros for the others."""
         zeros, c = torch.zeros_like(batch.x_t), self.config
         if not c.self_cond_prob:
             return zeros
-        inputs = (batch.x_in, batch.logsnr, zeros, batch.known, batch.mask)
         begun = progress >= (c.self_cond_start if self.training else 0)
         prob = begun * c.self_cond_prob
         chosen = uniform(batch.keys, stream=9) < prob.to(zeros.device)
         if wants_static_shapes(zeros.device):
-            x0 = self.predict(*inputs)[0].x0
+            x0 = self.predict(text)[0].x0
             return torch.where(chosen[:, None, None], project(x0), zeros)
         if not prob:
             return zeros
         rows = chosen.nonzero().squeeze(1)
         # at least one row: all processes or none must call a sharded network
         some = rows if len(rows) else rows.new_zeros(1)
-        x0 = self.predict(*(part[some] for part in inputs))[0].x0
+        x0 = self.predict(NoisyText(text.x_t[some], text.logsnr[some], text.mask[some]))[0].x0
         zeros[rows] = project(x0)[: len(rows)]
         return zeros
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from textdiff.config import check
-from textdiff.diffusion.gaussian import PREDICTIONS, PerSample, Prediction, from_x0
+from textdiff.diffusion.gaussian import PREDICTIONS, LogSNR, Prediction, from_x0
 from textdiff.diffusion.schedules import SCHEDULES, Schedule, endpoints
 from textdiff.diffusion.transitions import Words
 from textdiff.nn import bounded_schedule, upcast
@@ -26,7 +26,7 @@ from textdiff.text.adaptive_schedule import AdaptiveSchedule
 from textdiff.text.functional import without_banned
 from textdiff.text.markov_prior import Evidence, Joint, MarkovPrior
 from textdiff.text.model_config import DiffusionLMConfig
-from textdiff.text.transformer import Keys, Positions, TextDenoiser, Vectors
+from textdiff.text.transformer import Keys, NoisyText, TextDenoiser, Vectors
 from textdiff.text.word_embedding import WordEmbedding
 
 
@@ -54,17 +54,16 @@ class WordPredictor(PreTrainedModel):
             check(value in allowed, f"model.{name}", f"one of {', '.join(allowed)}", value)
         self.words = WordEmbedding(c.vocab_size, c.embed_dim, rounding_bias=c.objective != "ce")
         self.markov = MarkovPrior(c.vocab_size, c.prior_pairs) if c.has_markov_prior else None
-        self.denoiser = TextDenoiser(
-            c.embed_dim, c.width, c.depth, c.heads, c.length, c.dropout, c.has_markov_prior
-        )
-        self.head = nn.Linear(c.width, c.vocab_size if c.objective == "ce" else c.embed_dim)
-        nn.init.normal_(self.head.weight, std=0.02)
         self.logsnr_range = c.logsnr_min, c.logsnr_max
-        if c.schedule == "adaptive":
-            self.adaptive = AdaptiveSchedule(c.embed_dim, c.vocab_size, *self.logsnr_range)
-        else:
+        if c.schedule != "adaptive":
             self.fixed_schedule = bounded_schedule(c.schedule, *self.logsnr_range)
             self.logsnr_range = endpoints(self.fixed_schedule)
+        sizes = c.embed_dim, c.width, c.depth, c.heads, c.length, self.logsnr_range, c.dropout
+        self.denoiser = TextDenoiser(*sizes, c.stagger_prob > 0, c.has_markov_prior)
+        self.head = nn.Linear(c.width, c.vocab_size if c.objective == "ce" else c.embed_dim)
+        nn.init.normal_(self.head.weight, std=0.02)
+        if c.schedule == "adaptive":  # optimizer states depend on the order of the parameters
+            self.adaptive = AdaptiveSchedule(c.embed_dim, c.vocab_size, *self.logsnr_range)
         self.register_buffer("lengths", torch.full((c.length + 1,), 1 / (c.length + 1)))
         self.register_buffer("prior_weight", torch.zeros(()))
         self.post_init()
@@ -78,40 +77,25 @@ class WordPredictor(PreTrainedModel):
         return self.adaptive.schedule() if adaptive else self.fixed_schedule
 
     def predict(
-        self,
-        x_t: Vectors,
-        logsnr: PerSample,
-        self_cond: Vectors,
-        known: Positions,
-        mask: Positions,
-        **decoding: Any,
+        self, text: NoisyText, **decoding: Any
     ) -> tuple[Prediction, Float[Tensor, "b l v"]]:
         """Predicts the clean embeddings and the logits of the words.
 
         Args:
-            self_cond: An earlier estimate of x0, or zeros.
-            known: True where `x_t` holds clean embeddings of given words.
             decoding: `temperature`, `guidance_scale` and `banned`, as in `word_logits`. Temperature
                 needs objective ce.
         """
-        inputs = (x_t, logsnr, self_cond, known, mask)
         if self.config.objective != "ce":
-            return self._predict_vectors(*inputs, **decoding)
-        logits, joint = self.word_logits(*inputs, **decoding)
-        with torch.autocast(x_t.device.type, enabled=False):
+            return self._predict_vectors(text, **decoding)
+        logits, joint = self.word_logits(text, **decoding)
+        with torch.autocast(text.x_t.device.type, enabled=False):
             if joint:
-                logits = logits + joint.log_messages(logits, mask)
-            return from_x0(x_t, logits.softmax(-1) @ self.words.embeddings, logsnr), logits
+                logits = logits + joint.log_messages(logits, text.mask)
+            x0 = logits.softmax(-1) @ self.words.embeddings
+            return from_x0(text.x_t, x0, text.logsnr), logits
 
     def draw_words(
-        self,
-        x_t: Vectors,
-        logsnr: PerSample,
-        self_cond: Vectors,
-        known: Positions,
-        mask: Positions,
-        uniforms: Float[Tensor, "b l"],
-        **decoding: Any,
+        self, text: NoisyText, uniforms: Float[Tensor, "b l"], **decoding: Any
     ) -> tuple[Words, Vectors]:
         """Draws the words of each sentence together; returns them and the predicted mean of x0.
 
@@ -121,24 +105,20 @@ class WordPredictor(PreTrainedModel):
             uniforms: Uniform random numbers in (0, 1).
             decoding: As in `predict`.
         """
-        logits, joint = self.word_logits(x_t, logsnr, self_cond, known, mask, **decoding)
+        logits, joint = self.word_logits(text, **decoding)
         assert joint is not None
-        with torch.autocast(x_t.device.type, enabled=False):
-            words = joint.chain.sample(logits, mask, uniforms)
-            marginal = (logits + joint.log_messages(logits, mask)).softmax(-1)
+        with torch.autocast(text.x_t.device.type, enabled=False):
+            words = joint.chain.sample(logits, text.mask, uniforms)
+            marginal = (logits + joint.log_messages(logits, text.mask)).softmax(-1)
             return words, marginal @ self.words.embeddings
 
     def word_logits(
         self,
-        x_t: Vectors,
-        logsnr: PerSample,
-        self_cond: Vectors,
-        known: Positions,
-        mask: Positions,
+        text: NoisyText,
         *,
         temperature: float = 1.0,
         guidance_scale: float = 1.0,
-        banned: Bool[Tensor, " v"] | None = None,
+        banned: Bool[Tensor, "*#b v"] | None = None,
     ) -> tuple[Float[Tensor, "b l v"], Joint | None]:
         """Logits of each word, and with a Markov prior the distribution of sentences they make.
 
@@ -150,15 +130,14 @@ class WordPredictor(PreTrainedModel):
             temperature: Temperature of the probabilities, those of the chain included.
             banned: Words of probability 0.
         """
-        evidence = self._evidence(x_t, logsnr, known, mask)
-        h = self._hidden(x_t, logsnr, self_cond, known, mask, evidence)
-        logits = self._logits(h, x_t, logsnr, evidence)
-        with torch.autocast(x_t.device.type, enabled=False):
+        evidence = self._evidence(text)
+        logits = self._logits(self._hidden(text, evidence), text.x_t, text.logsnr, evidence)
+        with torch.autocast(text.x_t.device.type, enabled=False):
             if guidance_scale != 1:
                 context_free = self.words.context_free_logits
-                free = evidence.log_likelihood if evidence else context_free(x_t, logsnr)
+                free = evidence.log_likelihood if evidence else context_free(text.x_t, text.logsnr)
                 logits = torch.lerp(free, logits, guidance_scale)
-            logits = without_banned(logits, banned, known) / temperature
+            logits = without_banned(logits, banned) / temperature
             if evidence is None:
                 return logits, None
             weight, chain = self.prior_weight / temperature, evidence.chain
@@ -168,19 +147,15 @@ class WordPredictor(PreTrainedModel):
 
     def _predict_vectors(
         self,
-        x_t: Vectors,
-        logsnr: PerSample,
-        self_cond: Vectors,
-        known: Positions,
-        mask: Positions,
+        text: NoisyText,
         *,
         guidance_scale: float = 1.0,
-        banned: Bool[Tensor, " v"] | None = None,
+        banned: Bool[Tensor, "*#b v"] | None = None,
         temperature: float = 1.0,
     ) -> tuple[Prediction, Float[Tensor, "b l v"]]:
         """`predict` with the objectives x0 and eps. Guidance extrapolates x0."""
-        words = self.words
-        out = upcast(self.head(self._hidden(x_t, logsnr, self_cond, known, mask)))
+        words, x_t, logsnr = self.words, text.x_t, text.logsnr
+        out = upcast(self.head(self._hidden(text)))
         with torch.autocast(x_t.device.type, enabled=False):
             prediction = PREDICTIONS[self.config.objective](x_t, out, logsnr)
             if guidance_scale != 1:
@@ -189,40 +164,29 @@ class WordPredictor(PreTrainedModel):
                 prediction = from_x0(x_t, x0, logsnr)
             return prediction, without_banned(words.rounding_logits(prediction.x0), banned)
 
-    def _evidence(
-        self, x_t: Vectors, logsnr: PerSample, known: Positions, mask: Positions
-    ) -> Evidence | None:
+    def _evidence(self, text: NoisyText) -> Evidence | None:
         """Bayes' rule under the Markov prior; None without one."""
         if self.markov is None:
             return None
-        with torch.autocast(x_t.device.type, enabled=False):
-            chain, levels = self.markov.chain(), logsnr.unsqueeze(1).expand_as(known)
-            own = self.words.log_likelihood(x_t, levels.masked_fill(known, self.logsnr_range[1]))
+        with torch.autocast(text.x_t.device.type, enabled=False):
+            chain, own = self.markov.chain(), self.words.log_likelihood(text.x_t, text.logsnr)
             # without gradients in training: the estimate is an input, as in self-conditioning
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
-                messages = chain.log_messages(own, mask)
+                messages = chain.log_messages(own, text.mask)
                 estimate = (own + messages).softmax(-1) @ self.words.embeddings
             return Evidence(chain, own, messages, estimate)
 
     def _hidden(
-        self,
-        x_t: Vectors,
-        logsnr: PerSample,
-        self_cond: Vectors,
-        known: Positions,
-        mask: Positions,
-        evidence: Evidence | None = None,
-        index: Keys | None = None,
+        self, text: NoisyText, evidence: Evidence | None = None, index: Keys | None = None
     ) -> Float[Tensor, "b l w"]:
         """Last hidden states of the network."""
-        estimate = evidence.estimate if evidence else None
-        return self.denoiser(x_t, logsnr, self_cond, known, mask, index, estimate)
+        return self.denoiser(text, index, evidence.estimate if evidence else None)
 
     def _logits(
         self,
         h: Float[Tensor, "b *l w"],
         x_t: Float[Tensor, "b *l d"],
-        logsnr: PerSample,
+        logsnr: LogSNR,
         evidence: Evidence | None = None,
     ) -> Float[Tensor, "b *l v"]:
         """The network's logits plus the log-likelihood of the words, in float32.

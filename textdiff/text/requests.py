@@ -1,12 +1,13 @@
 """Requests for text: generate, rewrite, infill, continue.
 
-They differ only in the known words and in the amount of noise at which sampling starts.
+They differ only in the time of the noise schedule at which each word starts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from textdiff.config import UserError
@@ -27,6 +28,8 @@ class Decoding:
     guidance_scale: float = 1.0
     clamp: bool = False
     x0: str = "auto"
+    order: str = "parallel"
+    window: int = 1
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,33 @@ class Request:
     """A request for n sequences.
 
     Args:
-        ids: Given tokens. Elsewhere they have no meaning, unless `strength` is below 1.
+        ids: Given tokens. They have no meaning where `start` is 1.
         mask: True at the positions of each sequence.
-        known: True where the tokens of `ids` are kept.
-        strength: Time of the noise schedule at which sampling starts. 1 is pure noise.
-        decoding: Temperature, guidance scale, clamping, and what stands for x0.
+        start: Time of the noise schedule at which each word starts: 1 is pure noise, 0 keeps the
+            token, and between them the noise of a rewritten word.
+        decoding: Temperature, guidance scale, clamping, what stands for x0, and the order of words.
     """
 
     ids: Int[Tensor, "n l"]
     mask: Bool[Tensor, "n l"]
-    known: Bool[Tensor, "n l"]
-    strength: float = 1.0
+    start: Float[Tensor, "n l"]
     decoding: Decoding = Decoding()
+
+    @property
+    def given(self) -> Bool[Tensor, "n l"]:
+        """True where tokens are kept."""
+        return self.mask & (self.start == 0)
+
+    @property
+    def strength(self) -> float:
+        """The latest time at which a word starts."""
+        return float(self.start.where(self.mask, 0).max())
+
+    def part(self, rows: list[int]) -> "Request":
+        """Some of the sequences, without positions that none of them has."""
+        longest = int(self.mask[rows].sum(1).max())
+        ids, mask, start = (each[rows, :longest] for each in (self.ids, self.mask, self.start))
+        return Request(ids, mask, start, self.decoding)
 
 
 def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
@@ -55,21 +73,32 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
         UserError: If the configuration asks for something that the model does not have.
     """
     if isinstance(model, Autoregressive):
-        if config.guidance_scale is not None:
-            raise UserError("--guidance_scale needs a diffusion model, this one is autoregressive")
-        if config.x0 == "joint":
-            raise UserError("--x0 joint needs a diffusion model, this one is autoregressive")
+        asked = {
+            "--guidance_scale": config.guidance_scale is not None,
+            "--x0 joint": config.x0 == "joint",
+            f"--order {config.order}": config.order != "parallel",
+        }
+        for option in filter(asked.get, asked):
+            raise UserError(f"{option} needs a diffusion model, this one is autoregressive")
         return Decoding(config.temperature or 1.0)
     if config.temperature is not None and model.config.objective != "ce":
         trained = f"this one has {model.config.objective}"
         raise UserError(f"--temperature needs a model trained with objective ce, {trained}")
     if config.x0 == "joint" and not model.markov:
         raise UserError("--x0 joint needs a model with a Markov prior (model.prior markov)")
+    if config.order != "parallel" and not model.config.stagger_prob:
+        rule = "a model trained for it (model.stagger_prob above 0)"
+        raise UserError(f"--order {config.order} needs {rule}")
+    longest, window = model.config.length, config.window or 1
+    if window > longest:
+        rule = f"at most {longest}, the longest text of this model"
+        raise UserError(f"--window must be {rule}, got {window}")
     guidance_scale = config.guidance_scale
     if guidance_scale is None:
         guidance_scale = model.config.sampling_guidance_scale
     temperature = config.temperature or model.config.sampling_temperature
-    return Decoding(temperature, guidance_scale, config.clamp, config.x0)
+    order = config.order, window
+    return Decoding(temperature, guidance_scale, config.clamp, config.x0, *order)
 
 
 def sample_request(
@@ -86,28 +115,34 @@ def sample_request(
     """
     lengths = _lengths(model, n, seed, length, at_least=1)
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
-    ids, known = torch.zeros(mask.shape, dtype=torch.long), torch.zeros_like(mask)
-    return Request(ids, mask, known, decoding=resolve_decoding(model, decoding))
+    ids = torch.zeros(mask.shape, dtype=torch.long)
+    return Request(ids, mask, torch.ones(mask.shape), resolve_decoding(model, decoding))
 
 
 def rewrite_request(
     model: TextModel,
     ids: list[int],
     n: int,
-    strength: float,
+    strength: float | Sequence[float],
     decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
 ) -> Request:
     """Request for n variations of a sentence, of as many tokens: noise is added, then removed.
 
     Args:
-        strength: Amount of noise, from 0 (the sentence itself) to 1 (only its length is kept).
+        strength: Amount of noise, from 0 (the sentence itself) to 1 (only its length is kept), or
+            one for each token.
     """
-    if not 0 <= strength <= 1:
-        rule = "between 0 (the text itself) and 1 (only its length is kept)"
-        raise UserError(f"--strength must be {rule}, got {strength}")
     given = _repeated(model, ids, n)
+    strengths = [strength] * len(ids) if isinstance(strength, int | float) else [*strength]
+    if len(strengths) != len(ids):
+        raise UserError(f"one strength for each of {len(ids)} tokens is needed: {len(strengths)}")
+    for each in strengths:
+        if not 0 <= each <= 1:
+            rule = "between 0 (the text itself) and 1 (only its length is kept)"
+            raise UserError(f"--strength must be {rule}, got {each}")
     everywhere = torch.ones_like(given, dtype=torch.bool)
-    return Request(given, everywhere, ~everywhere, strength, resolve_decoding(model, decoding))
+    start = torch.tensor(strengths, dtype=torch.float32).expand(given.shape)
+    return Request(given, everywhere, start, resolve_decoding(model, decoding))
 
 
 def infill_request(
@@ -126,8 +161,8 @@ def infill_request(
         raise UserError(f"--text has no {MASK} to fill: write one for each missing token")
     given = _repeated(model, ids, n)
     everywhere = torch.ones_like(given, dtype=torch.bool)
-    known = given != mask_id
-    return Request(given, everywhere, known, decoding=resolve_decoding(model, decoding))
+    start = (given == mask_id).float()
+    return Request(given, everywhere, start, resolve_decoding(model, decoding))
 
 
 def continue_request(
@@ -145,12 +180,11 @@ def continue_request(
     """
     lengths = _lengths(model, n, seed, length, at_least=len(ids) + 1)
     positions = torch.arange(int(lengths.max()))
-    start = torch.zeros(len(positions), dtype=torch.long)
-    start[: len(ids)] = torch.tensor(ids, dtype=torch.long)
+    given = torch.zeros(len(positions), dtype=torch.long)
+    given[: len(ids)] = torch.tensor(ids, dtype=torch.long)
     mask = positions < lengths.unsqueeze(1)
-    known = (positions < len(ids)).expand_as(mask)
-    given = start.expand(mask.shape)
-    return Request(given, mask, known, decoding=resolve_decoding(model, decoding))
+    free = (positions >= len(ids)).float().expand(mask.shape)
+    return Request(given.expand(mask.shape), mask, free, resolve_decoding(model, decoding))
 
 
 def _lengths(

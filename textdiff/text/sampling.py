@@ -1,22 +1,26 @@
 """Sampling of text: `generate` runs the reverse process for a `Request`, batch after batch."""
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from textdiff.config import SamplingConfig, UserError
+from textdiff.diffusion.paths import NoisePath, places, stagger_of
+from textdiff.diffusion.samplers import LogSNRs
+from textdiff.diffusion.schedules import Schedule
 from textdiff.distributed import SINGLE_PROCESS, ProcessInfo
 from textdiff.hub import load_pretrained
-from textdiff.prng import noise_generator, sample_keys, uniform_generator
+from textdiff.prng import fold_in, noise_generator, sample_keys, uniform, uniform_generator
 from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_precision
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.denoiser import build_denoiser
 from textdiff.text.model import DiffusionLM
-from textdiff.text.requests import Decoding, Request, TextModel
+from textdiff.text.requests import Request, TextModel
 from textdiff.text.tokenizer import MASK, PAD, UNK, load_tokenizer
 
 COLDEST = 0.2  # temperature below which the pair table to the power 1 / temperature underflows
@@ -58,32 +62,55 @@ def generate(
     if isinstance(model, Autoregressive):
         yield from _generate_left_to_right(model, tokenizer, request, config, batches)
         return
-    precision = sampling_precision(model, config.precision)
-    logsnrs = resample_grid(model.schedule(), config.steps, request.strength)
-    steps, banned = len(logsnrs) - 1, _banned_tokens(model, tokenizer)
-    joint = _draws_jointly(model, request.decoding, config.sampler)
+    precision, device = sampling_precision(model, config.precision), model.device
+    banned, joint = _banned_tokens(model, tokenizer), _draws_jointly(model, request, config)
     keys = sample_keys(config.seed, len(request.ids))
     for rows in batches:
-        longest = int(request.mask[rows].sum(1).max())
-        tensors = (request.ids, request.mask, request.known)
-        ids, mask, known = (part[rows, :longest].to(model.device) for part in tensors)
-        x0, own_keys = model.words.embeddings[ids], keys[rows].to(model.device)
+        part, own_keys = request.part(rows), keys[rows].to(device)
+        logsnrs = _log_snrs(model.schedule(), part, config.steps, keys[rows])
+        steps = len(logsnrs) - 1
+        kept = part.given if steps else part.mask  # without noise, all tokens stay as they are
+        x0 = model.words.embeddings[part.ids.to(device)]
         noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if joint else None
+        never = _except_given(banned, part).to(device)
         denoise = build_denoiser(
-            model, x0, known, mask, banned, request.decoding, precision, uniforms
+            model, part.mask.to(device), never, part.decoding, precision, uniforms
         )
         for step in resample(
-            denoise, x0, noise, logsnrs, strength=request.strength, sampler=config.sampler
+            denoise, x0, noise, logsnrs, strength=part.start, sampler=config.sampler
         ):
-            words = model.words.rounding_logits(step.x0).masked_fill(banned, -torch.inf).argmax(-1)
-            fixed = known if steps else mask  # without noise, all tokens stay as they are
-            tokens = torch.where(fixed, ids, words).cpu()
-            samples = _unpadded(tokens, request.mask[rows, :longest])
-            yield SampleBatch(rows, step.index, steps, samples)
+            words = model.words.rounding_logits(step.x0).masked_fill(never, -torch.inf).argmax(-1)
+            tokens = torch.where(kept, part.ids, words.cpu())
+            yield SampleBatch(rows, step.index, steps, _unpadded(tokens, part.mask))
 
 
-def _draws_jointly(model: DiffusionLM, decoding: Decoding, sampler: str) -> bool:
+def _log_snrs(schedule: Schedule, request: Request, steps: int, keys: Int[Tensor, " b"]) -> LogSNRs:
+    """Log SNRs of the sampler: one per step if all words have the same, or one per word.
+
+    Args:
+        keys: Keys of the sequences, for random order.
+    """
+    start, moving = request.start, request.mask & ~request.given
+    order, strength = request.decoding.order, request.strength
+    if order == "parallel" and (start == strength)[request.mask].all():
+        return resample_grid(schedule, steps, strength)
+    position = torch.arange(start.shape[1]).expand(start.shape)
+    shuffled = uniform(fold_in(keys, 31).unsqueeze(1) + position, stream=31)
+    priority = {"right-to-left": -position, "random": shuffled}.get(order, position).float()
+    stagger = stagger_of(request.decoding.window, moving) * (order != "parallel")
+    path = NoisePath(schedule, start, places(priority, moving), stagger)
+    return path.grid(math.ceil(steps * strength)).unique_consecutive(dim=0)
+
+
+def _except_given(banned: Bool[Tensor, " v"], request: Request) -> Bool[Tensor, "*#b v"]:
+    """The banned tokens; at each position, if one of them is given."""
+    some = (banned[request.ids] & request.given).any()
+    return banned & ~request.given.unsqueeze(-1) if some else banned
+
+
+def _draws_jointly(model: DiffusionLM, request: Request, config: SamplingConfig) -> bool:
     """Whether steps draw whole sentences. Raises UserError if they should, and cannot."""
+    decoding, sampler = request.decoding, config.sampler
     if decoding.x0 == "joint" and sampler != "ddpm":
         raise UserError(f"--x0 joint needs --sampler ddpm, got {sampler}")
     too_cold = decoding.temperature < COLDEST
@@ -107,11 +134,12 @@ def _generate_left_to_right(
     Raises:
         UserError: If known words are not at the beginning.
     """
-    beginning = int(request.known[0].sum())
-    if request.strength < 1 or request.known[:, beginning:].any():
+    beginning = int(request.given[0].sum())
+    if request.given[:, beginning:].any() or (request.start.where(request.mask, 0) % 1 > 0).any():
         raise UserError("an autoregressive model can sample and continue, not rewrite or infill")
     length = request.ids.shape[1]
-    keys, banned = sample_keys(config.seed, len(request.ids)), _banned_tokens(model, tokenizer)
+    keys = sample_keys(config.seed, len(request.ids))
+    banned = _banned_tokens(model, tokenizer).to(model.device)
     for rows in batches:
         ids, device = request.ids[rows], model.device
         sequences = model.generate_tokens(
@@ -142,7 +170,7 @@ def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
 
 def _banned_tokens(model: TextModel, tokenizer: Tokenizer) -> Bool[Tensor, " v"]:
     """True for the special tokens, which are never sampled."""
-    banned = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.device)
+    banned = torch.zeros(model.config.vocab_size, dtype=torch.bool)
     special = (tokenizer.token_to_id(token) for token in (PAD, UNK, MASK))
     banned[[i for i in special if i is not None]] = True
     return banned

@@ -6,6 +6,7 @@ known beforehand.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from textdiff.device import wants_static_shapes
+from textdiff.diffusion.gaussian import LogSNR
 from textdiff.nn import LogSNREmbedding, attention
 from textdiff.prng import dropout, fold_in
 
@@ -22,6 +24,38 @@ Positions = Bool[Tensor, "b l"]
 Keys = Int[Tensor, " b"]
 
 
+KNOTS = 33  # of the embedding of a word's own log SNR
+
+
+class NoisyText(NamedTuple):
+    """Noisy sentences, as networks take them.
+
+    Args:
+        logsnr: Log SNR of each sentence, or of each word.
+        mask: True at real positions.
+        self_cond: An earlier estimate of x0. If None, zeros.
+    """
+
+    x_t: Vectors
+    logsnr: LogSNR
+    mask: Positions
+    self_cond: Vectors | None = None
+
+    @property
+    def levels(self) -> Float[Tensor, "b l"]:
+        """Log SNR of each word."""
+        return (
+            self.logsnr if self.logsnr.ndim == 2 else self.logsnr[:, None].expand(self.mask.shape)
+        )
+
+    @property
+    def noisiest(self) -> Float[Tensor, " b"]:
+        """Lowest log SNR of each sentence."""
+        if self.logsnr.ndim == 1:
+            return self.logsnr
+        return self.logsnr.masked_fill(~self.mask, torch.inf).amin(1)
+
+
 class TextDenoiser(nn.Module):
     """Maps noisy embeddings and their log SNR to hidden states.
 
@@ -29,6 +63,9 @@ class TextDenoiser(nn.Module):
         embed_dim: Dimension of the embeddings.
         width: Dimension of the hidden states.
         length: Longest sequence.
+        logsnr_range: Lowest and highest log SNR.
+        own_levels: Whether words may have any log SNR of their own. Otherwise a word has that of
+            its sentence or is clean.
         prior_estimate: Whether a prior's estimate of x0 is another input.
     """
 
@@ -41,7 +78,9 @@ class TextDenoiser(nn.Module):
         depth: int,
         heads: int,
         length: int,
+        logsnr_range: tuple[float, float],
         dropout: float = 0.0,
+        own_levels: bool = False,
         prior_estimate: bool = False,
     ) -> None:
         super().__init__()
@@ -49,7 +88,9 @@ class TextDenoiser(nn.Module):
         self.self_cond = nn.Linear(embed_dim, width, bias=False)
         if prior_estimate:
             self.prior_estimate = nn.Linear(embed_dim, width, bias=False)
+        self.logsnr_range = logsnr_range
         self.known = nn.Parameter(torch.zeros(width))
+        self.own_level = nn.Parameter(torch.zeros(KNOTS, width)) if own_levels else None
         self.to_end = nn.Embedding(length + 1, width)
         self.logsnr_embedding = LogSNREmbedding(width)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
@@ -59,27 +100,21 @@ class TextDenoiser(nn.Module):
         self.register_buffer("rotation", rotation_table(length, width // heads))
 
     def forward(
-        self,
-        x_t: Vectors,
-        logsnr: Float[Tensor, " b"],
-        self_cond: Vectors,
-        known: Positions,
-        mask: Positions,
-        index: Keys | None = None,
-        prior_estimate: Vectors | None = None,
+        self, text: NoisyText, index: Keys | None = None, prior_estimate: Vectors | None = None
     ) -> Hidden:
         """Hidden states of sequences of any length up to `length`.
 
+        The noisiest word of a sentence decides its modulation of the norms.
+
         Args:
-            self_cond: An earlier estimate of x0, or zeros.
-            known: True where `x_t` holds clean embeddings.
-            mask: True at real positions.
             index: Keys from which dropout is derived. If None, there is no dropout.
             prior_estimate: The prior's estimate of x0, for a network that takes it.
         """
-        cond = self.logsnr_embedding(logsnr)
+        x_t, mask = text.x_t, text.mask
+        self_cond = torch.zeros_like(x_t) if text.self_cond is None else text.self_cond
+        cond = self.logsnr_embedding(text.noisiest)
         to_end = self.to_end(mask.flip(1).cumsum(1).flip(1))  # 1 at the last real position
-        h = self.noisy(x_t) + self.self_cond(self_cond) + to_end + known.unsqueeze(-1) * self.known
+        h = self.noisy(x_t) + self.self_cond(self_cond) + to_end + self._own_level(text)
         if prior_estimate is not None:
             h = h + self.prior_estimate(prior_estimate)
         attend = None if not wants_static_shapes(x_t.device) and mask.all() else mask[:, None, None]
@@ -88,6 +123,23 @@ class TextDenoiser(nn.Module):
             key = None if index is None else fold_in(index, number)
             h = block(h, cond, rotation, attend, key)
         return self.norm(h, cond)
+
+    def _own_level(self, text: NoisyText) -> Hidden:
+        """Embedding of the log SNR of words that are less noisy than their sentence."""
+        levels, (low, high) = text.levels, self.logsnr_range
+        cleaner = levels > text.noisiest.unsqueeze(1)
+        clean = cleaner & (levels > high - 0.01)
+        h = clean.unsqueeze(-1) * self.known
+        if self.own_level is None:
+            return h
+        knot = ((levels - low) / (high - low) * (KNOTS - 1)).clamp(0, KNOTS - 1 - 1e-3)
+        below = knot.long()
+        own = torch.lerp(
+            F.embedding(below, self.own_level),
+            F.embedding(below + 1, self.own_level),
+            (knot - below).unsqueeze(-1).to(self.own_level.dtype),
+        )
+        return h + cleaner.unsqueeze(-1) * own
 
 
 class AdaLayerNorm(nn.Module):

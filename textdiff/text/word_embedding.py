@@ -44,7 +44,7 @@ class WordEmbedding(nn.Module):
         return (alpha / sigma**2 * x_t) @ self.embeddings.T
 
     def context_free_logits(
-        self, x_t: Float[Tensor, "b l d"], logsnr: Float[Tensor, " b"]
+        self, x_t: Float[Tensor, "b l d"], logsnr: LogSNR
     ) -> Float[Tensor, "b l v"]:
         """Logits of each word given its own noisy vector alone: Bayes' rule with `unigram`."""
         return self.unigram.log() + self.log_likelihood(x_t, logsnr)
