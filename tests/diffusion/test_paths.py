@@ -67,7 +67,8 @@ def test_equal_log_snrs_sample_as_one(name, options, logsnrs, shape):
 def test_still_coordinates_are_copied_and_others_not(name, options):
     x = draws(2, 5)
     steps = run(name, smooth, x, UNEVEN.expand(-1, 2, -1), **options)
-    for step, still in zip(steps, STILL, strict=True):
+    for step, still, logsnr in zip(steps, STILL, UNEVEN[1:], strict=True):
+        assert step.logsnr.equal(logsnr.expand(2, -1))
         assert step.x[still].equal(x[still])
         assert (step.x != x)[~still].all()
         x = step.x
@@ -195,6 +196,13 @@ def test_window_is_the_number_of_moving_coordinates(window):
     assert count.equal(torch.as_tensor(window).expand(3).ceil().long())
 
 
+def test_neighbours_are_one_window_share_apart():
+    """With a window of 2 a coordinate starts when the one before it is halfway."""
+    moving = torch.ones(1, 5, dtype=torch.bool)
+    path = NoisePath(COSINE, moving.double(), linspace(0, 1, 5).view(1, 5), stagger_of(2, moving))
+    close(path.times(double(0.6)), double([0.0, 0.3, 0.8, 1.0, 1.0]))
+
+
 def test_earlier_places_are_never_noisier():
     path = ordered(straight, uniforms(5, 9), 2)
     by_place = path.place.argsort(1)
@@ -204,11 +212,11 @@ def test_earlier_places_are_never_noisier():
 
 
 def test_places_are_even_in_order_of_priority():
-    priority = double([0.5, -2.0, 9.0, 0.1], [3.0, 1.0, 2.0, 0.0])
+    priority = double([0.5, -2.0, 9.0, 0.1], [2.0, 0.0, 3.0, 1.0])
     moving = torch.tensor([[True, True, True, False], [True, True, True, True]])
     found = places(priority, moving)
     close(found[0, :3].double(), double(0.5, 0.0, 1.0))
-    close(found[1].double(), double(1.0, 1 / 3, 2 / 3, 0.0), 1e-7)
+    close(found[1].double(), double(2 / 3, 0.0, 1.0, 1 / 3), 1e-7)
 
 
 @pytest.mark.parametrize("count", [0, 1])

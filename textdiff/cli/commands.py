@@ -52,10 +52,13 @@ def rewrite(options: Namespace) -> None:
     check(0 <= options.strength <= 1, "--strength", rule, options.strength)
     model, tokenizer = _load(options)
     from textdiff.text.requests import rewrite_request
-    from textdiff.text.tokenizer import encode
+    from textdiff.text.tokenizer import encode, tokens_of_words
 
     ids, decoding = encode(tokenizer, options.text), from_options(DecodingConfig, options)
-    request = rewrite_request(model, ids, options.n, options.strength, decoding)
+    words = [word.strip() for word in (options.protect or "").split(",") if word.strip()]
+    protected = tokens_of_words(tokenizer, options.text, words)
+    strength = [0.0 if kept else options.strength for kept in protected]
+    request = rewrite_request(model, ids, options.n, strength, decoding)
     if options.strength == 0:
         return _print(options, [options.text] * options.n)
     _print(options, map(tokenizer.decode, _generate(options, model, tokenizer, request)))

@@ -47,6 +47,8 @@ def add_rewrite(parser: OptionParser) -> None:
     parser.add_argument("--text", type=str, required=True, help="The sentence.")
     help_ = "Amount of noise, from 0 (the text itself) to 1 (only its length is kept)."
     parser.add_argument("--strength", type=float, default=0.5, help=help_)
+    help_ = "Words that do not change, separated by commas."
+    parser.add_argument("--protect", type=str | None, help=help_)
 
 
 def add_infill(parser: OptionParser) -> None:

@@ -13,6 +13,7 @@ from textdiff.diffusion.paths import even_in_logsnr
 from textdiff.prng import likelihood_noise, normal, stratified_offsets
 from textdiff.text.functional import cross_entropy, project
 from textdiff.text.model import DiffusionLM
+from textdiff.text.orders import order_path
 from textdiff.text.transformer import NoisyText
 
 
@@ -25,18 +26,26 @@ def negative_elbo(
     *,
     steps: int = 10_000,
     draws: int = 16,
+    order: str = "parallel",
+    window: int = 1,
 ) -> Float[Tensor, " b"]:
     """Negative evidence lower bound of each sentence, an unbiased estimate in float32.
 
     Args:
         key: Keys from which the randomness of each sentence is derived.
-        steps: Steps of the reverse process, of equal length in log SNR.
-        draws: Stratified draws of the step.
+        steps: Steps of the reverse process. The log SNR of moving words rises evenly.
+        draws: Stratified draws of the step. Other orders than parallel need more, because fewer
+            words move in each step.
+        order: Order in which the words lose their noise.
+        window: Number of words that move at the same time.
     """
     x0 = model.words.embeddings[ids]
     offsets, noise = stratified_offsets(key, draws), likelihood_noise(key)
     denoise = _denoiser(model, mask)
     path = even_in_logsnr(model.schedule())
+    if order != "parallel":
+        start = torch.ones_like(offsets[:, :1]).expand(mask.shape)
+        path = order_path(path, start, mask, key, order, window)
     nats = prior_and_diffusion_loss(denoise, x0, path, offsets, noise, steps)
     rounding = _rounding_nats(model, ids, mask, normal(key, x0.shape, stream=22))
     return _sum(nats, mask) + rounding + _length_nats(model, mask)

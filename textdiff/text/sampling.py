@@ -10,16 +10,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from textdiff.config import SamplingConfig, UserError
-from textdiff.diffusion.paths import NoisePath, places, stagger_of
 from textdiff.diffusion.samplers import LogSNRs
 from textdiff.diffusion.schedules import Schedule
 from textdiff.distributed import SINGLE_PROCESS, ProcessInfo
 from textdiff.hub import load_pretrained
-from textdiff.prng import fold_in, noise_generator, sample_keys, uniform, uniform_generator
+from textdiff.prng import noise_generator, sample_keys, uniform_generator
 from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_precision
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.denoiser import build_denoiser
 from textdiff.text.model import DiffusionLM
+from textdiff.text.orders import order_path
 from textdiff.text.requests import Request, TextModel
 from textdiff.text.tokenizer import MASK, PAD, UNK, load_tokenizer
 
@@ -90,15 +90,11 @@ def _log_snrs(schedule: Schedule, request: Request, steps: int, keys: Int[Tensor
     Args:
         keys: Keys of the sequences, for random order.
     """
-    start, moving = request.start, request.mask & ~request.given
-    order, strength = request.decoding.order, request.strength
-    if order == "parallel" and (start == strength)[request.mask].all():
+    decoding, strength = request.decoding, request.strength
+    if decoding.order == "parallel" and (request.start == strength)[request.mask].all():
         return resample_grid(schedule, steps, strength)
-    position = torch.arange(start.shape[1]).expand(start.shape)
-    shuffled = uniform(fold_in(keys, 31).unsqueeze(1) + position, stream=31)
-    priority = {"right-to-left": -position, "random": shuffled}.get(order, position).float()
-    stagger = stagger_of(request.decoding.window, moving) * (order != "parallel")
-    path = NoisePath(schedule, start, places(priority, moving), stagger)
+    order = decoding.order, decoding.window
+    path = order_path(schedule, request.start, request.mask, keys, *order)
     return path.grid(math.ceil(steps * strength)).unique_consecutive(dim=0)
 
 

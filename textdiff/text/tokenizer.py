@@ -87,6 +87,24 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(encoding.ids)
 
 
+def tokens_of_words(tokenizer: Tokenizer, text: str, words: list[str]) -> list[bool]:
+    """Whether each token of a text belongs to one of the words or phrases.
+
+    Raises:
+        UserError: If the text does not have one of them.
+    """
+    offsets = tokenizer.encode(text, add_special_tokens=False).offsets
+    inside = [False] * len(offsets)
+    for word in words:
+        found = [*re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)]
+        if not found or not word:
+            raise UserError(f"--protect: the text does not have {word!r}")
+        for match in found:
+            for i, (start, end) in enumerate(offsets):
+                inside[i] |= start < match.end() and end > match.start()
+    return inside
+
+
 def decode_after(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:
     """Decodes `ids` as the continuation of `before`, with a space in between where needed."""
     last = before[-1:]

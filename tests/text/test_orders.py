@@ -1,0 +1,151 @@
+"""Laws of sampling in any order: paths of single words, and words that are kept."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from textdiff.config import SamplingConfig, UserError
+from textdiff.diffusion.samplers import SAMPLERS
+from textdiff.evaluation.likelihood import negative_elbo
+from textdiff.sampling import collect
+from textdiff.text.config import DecodingConfig
+from textdiff.text.requests import rewrite_request, sample_request
+from textdiff.text.sampling import generate
+from textdiff.text.tokenizer import encode, tokens_of_words
+
+ORDERS = ("left-to-right", "right-to-left", "random")
+every_order = pytest.mark.parametrize("order", ORDERS)
+every_kind = pytest.mark.parametrize("kind", ["sample", "rewrite", "infill", "continue"])
+
+
+def levels(model, tokenizer, request, monkeypatch, steps: int) -> torch.Tensor:
+    """Log SNR of each word in every evaluation of the network."""
+    seen, word_logits = [], model.word_logits
+
+    def recorded(text, **options):
+        seen.append(text.levels)
+        return word_logits(text, **options)
+
+    monkeypatch.setattr(model, "word_logits", recorded)
+    list(generate(model, tokenizer, request, SamplingConfig(steps=steps)))
+    return torch.stack(seen)
+
+
+@every_order
+@every_kind
+def test_samples_of_an_order_are_reproducible(draw, new_request, kind, order):
+    """Also in other batches, and they differ from those of other orders."""
+    request = new_request(kind, order=order, window=2, temperature=2.0)
+    one_batch = draw(request, steps=6)
+    assert draw(request, steps=6, batch_size=2) == one_batch
+    assert draw(new_request(kind, temperature=2.0), steps=6) != one_batch
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@every_order
+def test_every_sampler_works_in_every_order(draw, new_request, sampler, order):
+    request = new_request("continue", order=order)
+    samples = draw(request, steps=5, sampler=sampler)
+    for row, sample in enumerate(samples):
+        mask = request.mask[row]
+        given = request.given[row][mask]
+        assert torch.equal(torch.tensor(sample)[given], request.ids[row][mask][given])
+
+
+@pytest.mark.parametrize("order", ["left-to-right", "right-to-left"])
+def test_words_lose_their_noise_in_order(model, tokenizer, monkeypatch, order):
+    request = sample_request(model, 3, 0, 8, DecodingConfig(order=order))
+    seen = levels(model, tokenizer, request, monkeypatch, steps=16)
+    seen = seen if order == "left-to-right" else seen.flip(2)
+    assert (seen[:, :, :-1] >= seen[:, :, 1:]).all()
+    assert (seen[1:] >= seen[:-1]).all()
+    assert len(seen) == 16
+    moving = (seen > seen.min()) & (seen < seen.max())
+    assert moving.sum(2).max() <= 2
+
+
+def test_random_orders_differ_between_samples(model, tokenizer, monkeypatch):
+    request = sample_request(model, 6, 0, 8, DecodingConfig(order="random"))
+    seen = levels(model, tokenizer, request, monkeypatch, steps=16)[8]
+    assert len({tuple(row.tolist()) for row in seen}) > 1
+
+
+def test_orders_need_a_model_trained_so(new_model):
+    model = new_model(stagger_prob=0.0)
+    with pytest.raises(UserError, match="--order random needs a model trained for it"):
+        sample_request(model, 2, 0, decoding=DecodingConfig(order="random"))
+
+
+def test_windows_longer_than_texts_are_refused(model):
+    with pytest.raises(UserError, match="--window must be at most 20"):
+        sample_request(model, 2, 0, decoding=DecodingConfig(order="random", window=21))
+    with pytest.raises(UserError, match="--window must be at least 1"):
+        DecodingConfig(order="random", window=0)
+    with pytest.raises(UserError, match="--order must be another one with --window"):
+        DecodingConfig(window=3)
+
+
+def test_each_token_has_its_own_strength(model, ids, draw):
+    """Tokens of strength 0 are kept."""
+    strengths = [0.0 if i % 2 else 1.0 for i in range(len(ids))]
+    request = rewrite_request(model, ids, 4, strengths)
+    request = replace(request, decoding=replace(request.decoding, temperature=3.0))
+    samples = draw(request)
+    assert all(sample[1::2] == ids[1::2] for sample in samples)
+    assert any(sample[::2] != ids[::2] for sample in samples)
+
+
+def test_strengths_of_another_number_are_refused(model, ids):
+    with pytest.raises(UserError, match=f"one strength for each of {len(ids)} tokens"):
+        rewrite_request(model, ids, 2, [0.5])
+
+
+def test_protected_words_are_found_by_spelling(tokenizer):
+    text = "The king sees a king's small dog ."
+    kept = tokens_of_words(tokenizer, text, ["KING", "small dog"])
+    words = tokenizer.encode(text, add_special_tokens=False)
+    spelled = [
+        text[start:end] for (start, end), keep in zip(words.offsets, kept, strict=True) if keep
+    ]
+    assert spelled[0] == "king"
+    assert spelled[-2:] == ["small", "dog"]
+    assert "sees" not in spelled
+
+
+def test_protected_words_must_be_in_the_text(tokenizer):
+    for word in ("queen", "kin"):
+        with pytest.raises(UserError, match=f"--protect: the text does not have '{word}'"):
+            tokens_of_words(tokenizer, "the king sees", [word])
+
+
+def test_unknown_given_words_do_not_disturb(model, tokenizer, draw):
+    """A given token that is never sampled stays, and its neighbours are words."""
+    ids = encode(tokenizer, "the unicorn sees a small dog .")
+    strengths = [1.0, 0.0, *[1.0] * (len(ids) - 2)]
+    (sample,) = draw(rewrite_request(model, ids, 1, strengths))
+    assert sample[1] == ids[1]
+    assert ids[1] not in (sample[0], *sample[2:])
+
+
+def test_collected_samples_are_those_of_the_last_step(model, tokenizer):
+    request = sample_request(model, 2, 0, 6, DecodingConfig(order="random"))
+    batches = list(generate(model, tokenizer, request, SamplingConfig(steps=5)))
+    assert [batch.step for batch in batches] == [1, 2, 3, 4, 5]
+    assert list(collect(iter(batches))) == list(batches[-1].samples)
+
+
+@pytest.mark.parametrize(("order", "window"), [("left-to-right", 1), ("random", 3)])
+def test_exact_model_has_one_bound_in_every_order(new_model, batch, order, window):
+    """Without the network the model is a Markov text, and its bound is -log p along every path."""
+    untrained = new_model().eval()
+    untrained.prior_weight.fill_(1.0)
+    untrained.head.weight.data.zero_()
+    untrained.head.bias.data.zero_()
+    ids, mask = (batch[name].repeat(40, 1) for name in ("ids", "mask"))
+    key, words = torch.arange(len(ids)), mask.sum()
+    parallel = negative_elbo(untrained, ids, mask, key)
+    ordered = negative_elbo(untrained, ids, mask, key, draws=48, order=order, window=window)
+    error = (ordered - parallel).std() * len(ids) ** 0.5 / words
+    assert error < 0.08
+    assert (ordered - parallel).sum().abs() / words < 4 * error
