@@ -130,7 +130,7 @@ def dpm_solver(
     previous_x0 = x  # not used by the first step
     for step, coef_x0, coef_xt, weight in grid.steps(*coefficients):
         x0 = denoise(x, step.before).x0
-        x0_ahead = x0 + weight * (x0 - previous_x0)
+        x0_ahead = torch.where(weight > 0, x0 + weight * (x0 - previous_x0), x0)
         x = step.keep(x, (coef_xt * x).add_(coef_x0 * x0_ahead))
         previous_x0 = x0
         yield Step(step.index, x, x0, step.end)
