@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from textdiff.config import SamplingConfig, UserError
 from textdiff.diffusion.samplers import SAMPLERS
@@ -133,6 +134,20 @@ def test_collected_samples_are_those_of_the_last_step(model, tokenizer):
     batches = list(generate(model, tokenizer, request, SamplingConfig(steps=5)))
     assert [batch.step for batch in batches] == [1, 2, 3, 4, 5]
     assert list(collect(iter(batches))) == list(batches[-1].samples)
+
+
+@pytest.mark.parametrize("kind", ["infill", "continue"])
+@pytest.mark.parametrize("order", ["parallel", *ORDERS])
+def test_given_words_are_clean_in_every_step(
+    model, tokenizer, new_request, monkeypatch, kind, order
+):
+    """The others start at the noisy end."""
+    request = new_request(kind, order=order)
+    seen = levels(model, tokenizer, request, monkeypatch, steps=5)
+    low, high = model.logsnr_range
+    assert_close(seen[:, request.given], torch.full_like(seen[:, request.given], high))
+    free = request.mask & ~request.given
+    assert_close(seen[0, free], torch.full_like(seen[0, free], low))
 
 
 @pytest.mark.parametrize(("order", "window"), [("left-to-right", 1), ("random", 3)])
