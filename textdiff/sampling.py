@@ -29,12 +29,14 @@ class SampleBatch(Generic[S]):
         step: Number of steps so far.
         steps: Number of steps in all. The samples of the last step are the result.
         samples: One sample per row.
+        settled: Number of tokens at the beginning of each sample that are final, for text.
     """
 
     rows: list[int]
     step: int
     steps: int
     samples: Sequence[S]
+    settled: Sequence[int] = ()
 
     @property
     def is_final(self) -> bool:

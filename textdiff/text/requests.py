@@ -176,7 +176,8 @@ def continue_request(
     """Request for n sequences that begin with `ids`.
 
     Args:
-        length: Number of tokens of each, `ids` included. If None, drawn as in `sample_request`.
+        length: Number of tokens of each, `ids` included. If None, drawn as in `sample_request`, or
+            half a window more than a document that is longer than the model's sequences.
     """
     lengths = _lengths(model, n, seed, length, at_least=len(ids) + 1)
     positions = torch.arange(int(lengths.max()))
@@ -187,11 +188,25 @@ def continue_request(
     return Request(given.expand(mask.shape), mask, free, resolve_decoding(model, decoding))
 
 
+def writes_documents(model: TextModel) -> bool:
+    """Whether the model can write texts longer than its sequences, window by window.
+
+    It must have learned to continue given words, in training text without ends (`data.pack`).
+    """
+    if isinstance(model, Autoregressive):
+        return False
+    return model.config.infill_prob > 0 and bool(model.lengths[-1] == 1)
+
+
 def _lengths(
     model: TextModel, n: int, seed: int, length: int | None, at_least: int
 ) -> Int[Tensor, " n"]:
     """Number of tokens of each sequence. Raises UserError if the model cannot have it."""
     longest = model.config.length
+    if writes_documents(model):
+        if length is None and at_least > longest:
+            length = at_least + longest // 2
+        longest = max(longest, length or 0)
     trained = f"{longest}, the longest that this model was trained for"
     if at_least > longest:
         raise UserError(f"the text of {at_least - 1} tokens leaves no room: at most {trained}")
@@ -211,7 +226,7 @@ def _lengths(
 def _repeated(model: TextModel, ids: list[int], n: int) -> Int[Tensor, "n l"]:
     """The tokens n times. Raises UserError if the model cannot take so many."""
     longest = model.config.length
-    if not 1 <= len(ids) <= longest:
+    if not ids or (len(ids) > longest and not writes_documents(model)):
         rule = f"1 to {longest} tokens for this model"
         raise UserError(f"the text must have {rule}, got {len(ids)}")
     return torch.tensor(ids).expand(n, -1)

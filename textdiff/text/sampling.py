@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 import torch
@@ -10,14 +11,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from textdiff.config import SamplingConfig, UserError
-from textdiff.diffusion.samplers import LogSNRs
+from textdiff.diffusion.samplers import LogSNRs, Noise
 from textdiff.diffusion.schedules import Schedule
 from textdiff.distributed import SINGLE_PROCESS, ProcessInfo
 from textdiff.hub import load_pretrained
 from textdiff.prng import noise_generator, sample_keys, uniform_generator
 from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_precision
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.denoiser import build_denoiser
+from textdiff.text.denoiser import Uniforms, build_denoiser
+from textdiff.text.documents import windowed
 from textdiff.text.model import DiffusionLM
 from textdiff.text.orders import order_path
 from textdiff.text.requests import Request, TextModel
@@ -62,26 +64,48 @@ def generate(
     if isinstance(model, Autoregressive):
         yield from _generate_left_to_right(model, tokenizer, request, config, batches)
         return
-    precision, device = sampling_precision(model, config.precision), model.device
-    banned, joint = _banned_tokens(model, tokenizer), _draws_jointly(model, request, config)
-    keys = sample_keys(config.seed, len(request.ids))
+    precision = sampling_precision(model, config.precision)
+    reverse = partial(_reverse, model, _banned_tokens(model, tokenizer), precision, config.sampler)
+    joint, keys = _draws_jointly(model, request, config), sample_keys(config.seed, len(request.ids))
     for rows in batches:
-        part, own_keys = request.part(rows), keys[rows].to(device)
-        logsnrs = _log_snrs(model.schedule(), part, config.steps, keys[rows])
-        steps = len(logsnrs) - 1
-        kept = part.given if steps else part.mask  # without noise, all tokens stay as they are
-        x0 = model.words.embeddings[part.ids.to(device)]
+        part, own_keys = request.part(rows), keys[rows].to(model.device)
         noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if joint else None
-        never = _except_given(banned, part).to(device)
-        denoise = build_denoiser(
-            model, part.mask.to(device), never, part.decoding, precision, uniforms
-        )
-        for step in resample(
-            denoise, x0, noise, logsnrs, strength=part.start, sampler=config.sampler
-        ):
-            words = model.words.rounding_logits(step.x0).masked_fill(never, -torch.inf).argmax(-1)
-            tokens = torch.where(kept, part.ids, words.cpu())
-            yield SampleBatch(rows, step.index, steps, _unpadded(tokens, part.mask))
+        log_snrs = partial(_log_snrs, model.schedule(), steps=config.steps, keys=keys[rows])
+        windows = windowed(part, model.config.length)
+        steps, before = sum(len(log_snrs(now)) - 1 for _, now in windows), 0
+        for window, now in windowed(part, model.config.length):
+            for step, tokens, settled in reverse(now, log_snrs(now), noise, uniforms):
+                part.ids[:, window] = tokens
+                shown = part.mask & (part.given | (torch.arange(part.ids.shape[1]) < window.stop))
+                samples, ready = _unpadded(part.ids, shown), (window.start + settled).tolist()
+                yield SampleBatch(rows, before + step, steps, samples, ready)
+            before += step
+
+
+def _reverse(
+    model: DiffusionLM,
+    banned: Bool[Tensor, " v"],
+    precision: str,
+    sampler: str,
+    request: Request,
+    logsnrs: LogSNRs,
+    noise: Noise,
+    uniforms: Uniforms | None,
+) -> Iterator[tuple[int, Int[Tensor, "b l"], Int[Tensor, " b"]]]:
+    """Runs the reverse process in one window.
+
+    Yields the number of each step, the words after it, and how many words at the beginning are
+    final.
+    """
+    kept = request.given if len(logsnrs) > 1 else request.mask  # without noise, all tokens stay
+    given, mask = request.ids.clone(), request.mask.to(model.device)
+    x0 = model.words.embeddings[given.to(model.device)]
+    never = _except_given(banned, request).to(model.device)
+    denoise = build_denoiser(model, mask, never, request.decoding, precision, uniforms)
+    for step in resample(denoise, x0, noise, logsnrs, strength=request.start, sampler=sampler):
+        words = model.words.rounding_logits(step.x0).masked_fill(never, -torch.inf).argmax(-1)
+        final = kept | (step.logsnr >= logsnrs[-1])
+        yield step.index, torch.where(kept, given, words.cpu()), final.cumprod(1).sum(1)
 
 
 def _log_snrs(schedule: Schedule, request: Request, steps: int, keys: Int[Tensor, " b"]) -> LogSNRs:
