@@ -1,9 +1,10 @@
 """Sampling from the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
-from cli_runs import printed
+from cli_runs import TINY, printed
 
 from textdiff.cli.main import main
 
@@ -51,3 +52,28 @@ def test_show_steps_prints_every_step(run: str, capsys: pytest.CaptureFixture[st
     main(["sample", run, "--n", "2", "--steps", "3", "--show-steps"])
     lines = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("step") for line in lines) == 6
+
+
+def test_words_printed_one_by_one_are_the_text(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["continue", run, "--text", "the king", "--n", "1", "--order", "left-to-right"]
+    (line,) = printed(capsys, *command, "--format", "jsonl")
+    assert printed(capsys, *command) == [json.loads(line)["text"]]
+
+
+def test_documents_are_longer_than_training_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Words are printed while the text is written, and the same text comes out at once."""
+    run = str(tmp_path / "run")
+    options = ["--run", run, "--data.pack", "true", "--train.steps", "2", "--train.warmup", "1"]
+    main(["train", *TINY, *options])
+    command = ["sample", run, "--n", "1", "--length", "70", "--steps", "2"]
+    (line,) = printed(capsys, *command)
+    assert 50 < len(line.split()) <= 70
+    (entry,) = printed(capsys, *command, "--format", "jsonl")
+    assert json.loads(entry)["text"] == line
+    ending = printed(capsys, "continue", run, "--text", line, "--n", "1", "--steps", "2")
+    assert ending[0].startswith(line)
+    assert len(ending[0]) > len(line)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -64,6 +65,17 @@ class Request:
         longest = int(self.mask[rows].sum(1).max())
         ids, mask, start = (each[rows, :longest] for each in (self.ids, self.mask, self.start))
         return Request(ids, mask, start, self.decoding)
+
+
+def joined(requests: Sequence[Request]) -> Request:
+    """Several requests as one, which is padded to the longest. They must have the same decoding."""
+    longest = max(request.mask.shape[1] for request in requests)
+
+    def padded(name: str) -> Tensor:
+        parts = (getattr(request, name) for request in requests)
+        return torch.cat([F.pad(part, (0, longest - part.shape[1])) for part in parts])
+
+    return Request(padded("ids"), padded("mask"), padded("start"), requests[0].decoding)
 
 
 def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:

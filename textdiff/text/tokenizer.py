@@ -6,7 +6,7 @@ A trained tokenizer has the ids 0, 1, 2 for [PAD], [UNK], [MASK].
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import (
@@ -87,7 +87,7 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(encoding.ids)
 
 
-def tokens_of_words(tokenizer: Tokenizer, text: str, words: list[str]) -> list[bool]:
+def tokens_of_words(tokenizer: Tokenizer, text: str, words: Sequence[str]) -> list[bool]:
     """Whether each token of a text belongs to one of the words or phrases.
 
     Raises:
@@ -103,6 +103,13 @@ def tokens_of_words(tokenizer: Tokenizer, text: str, words: list[str]) -> list[b
             for i, (start, end) in enumerate(offsets):
                 inside[i] |= start < match.end() and end > match.start()
     return inside
+
+
+def decode_unknown(tokenizer: Tokenizer, ids: list[int], spellings: Sequence[str]) -> str:
+    """Decodes tokens, with a spelling for each [UNK]."""
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    words = iter(spellings)
+    return re.sub(re.escape(UNK), lambda _: next(words), text)
 
 
 def decode_after(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:

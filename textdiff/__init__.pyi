@@ -1,0 +1,3 @@
+from textdiff.text.pipeline import TextDiffusion as TextDiffusion
+
+__version__: str
