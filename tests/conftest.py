@@ -107,6 +107,19 @@ def model(new_model: Callable[..., DiffusionLM]) -> DiffusionLM:
     return model
 
 
+@pytest.fixture
+def contextless(new_model: Callable[..., DiffusionLM]) -> DiffusionLM:
+    """An untrained model without attention and with a prior of single words.
+
+    It has the statistics of the data, and the token log-likelihood has its full weight.
+    """
+    model = new_model(prior="unigram").eval()
+    model.prior_weight.fill_(1.0)
+    for block in model.denoiser.blocks:
+        block.out.weight.data.zero_()
+    return model
+
+
 @pytest.fixture(scope="session")
 def batch(corpus: Corpus) -> dict[str, torch.Tensor]:
     """Eight sentences of different lengths, as `forward` takes them."""

@@ -8,9 +8,9 @@ from torch.testing import assert_close
 
 from textdiff.config import SamplingConfig, UserError
 from textdiff.diffusion.samplers import SAMPLERS
-from textdiff.evaluation.likelihood import negative_elbo
 from textdiff.sampling import collect
 from textdiff.text.config import DecodingConfig
+from textdiff.text.likelihood import negative_elbo
 from textdiff.text.requests import rewrite_request, sample_request
 from textdiff.text.sampling import generate
 from textdiff.text.tokenizer import encode, tokens_of_words

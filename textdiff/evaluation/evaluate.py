@@ -29,7 +29,6 @@ from textdiff.evaluation.baselines import (
 )
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.evaluation.evaluator import Evaluator, Row
-from textdiff.evaluation.likelihood import negative_elbo, ode_negative_elbo
 from textdiff.evaluation.ngram import Bigram, Unigram, shuffled
 from textdiff.evaluation.reference_lm import PretrainedReferenceLM, ReferenceLM, sentence_batches
 from textdiff.evaluation.report import start_report, write_report
@@ -38,6 +37,7 @@ from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DataConfig, TextConfig
 from textdiff.text.dataset import examples
 from textdiff.text.diagnostics import Sentence, token_recovery
+from textdiff.text.likelihood import negative_elbo, ode_negative_elbo
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import TextModel, resolve_decoding, sample_request
 from textdiff.text.sampling import generate, load_model

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from textdiff.evaluation.likelihood import negative_elbo, ode_negative_elbo
+from textdiff.text.likelihood import negative_elbo, ode_negative_elbo
 
 BOUNDS = {
     "elbo": partial(negative_elbo, draws=4),
