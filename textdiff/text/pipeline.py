@@ -1,32 +1,35 @@
 """Text from text: the tasks of a trained model, in Python and on the command line."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from functools import partial
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from tokenizers import Tokenizer
 
-from textdiff.config import SamplingConfig, check
-from textdiff.sampling import SampleBatch, collect
+from textdiff.config import check
+from textdiff.sampling import collect
 from textdiff.text.config import DecodingConfig
+from textdiff.text.inputs import checked_strengths, checked_texts, for_each, task_configs
+from textdiff.text.lengths import choose_lengths
 from textdiff.text.requests import (
     Request,
     TextModel,
     continue_request,
     infill_request,
     joined,
+    resolve_decoding,
     rewrite_request,
     sample_request,
 )
+from textdiff.text.results import Task, TextOutput, candidates, results
 from textdiff.text.sampling import generate, load_model
+from textdiff.text.scores import TextLikelihood, encode_whole, text_likelihood
 from textdiff.text.tokenizer import (
     MASK,
-    UNK,
     decode_after,
-    decode_unknown,
+    decode_kept,
     encode,
     fill_masks,
     tokens_of_words,
@@ -35,51 +38,13 @@ from textdiff.text.tokenizer import (
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class TextOutput:
-    """Texts of a task. With several inputs, the texts of the first come first.
-
-    Args:
-        texts: The texts.
-        sequences: Their tokens.
-        rows: Number of each text in the task.
-        step: Number of steps of the sampler so far, and `steps` in all. They are 0 for results.
-    """
-
-    texts: list[str]
-    sequences: list[list[int]]
-    rows: list[int]
-    step: int = 0
-    steps: int = 0
-
-
-@dataclass(frozen=True)
-class Task:
-    """A request for sequences of tokens, and how they become texts.
-
-    Args:
-        request: The request.
-        decode: Function (row of the request, tokens) -> text.
-        sampling: Options of the sampler.
-    """
-
-    request: Request
-    decode: Callable[[int, list[int]], str]
-    sampling: SamplingConfig
-
-    def output(self, batch: SampleBatch[list[int]]) -> TextOutput:
-        """The texts of a batch, in the order of the request."""
-        pairs = sorted(zip(batch.rows, batch.samples, strict=True))
-        texts = [self.decode(row, ids) for row, ids in pairs]
-        rows, sequences = map(list, zip(*pairs, strict=True))
-        return TextOutput(texts, sequences, rows, batch.step, batch.steps)
-
-
 class TextTasks(ABC, Generic[R]):
     """Tasks of a trained model. Subclasses say what becomes of a task.
 
     Further arguments of each task are the fields of `SamplingConfig` (steps, sampler, seed, ...)
-    and of `DecodingConfig` (temperature, guidance_scale, order, window, ...).
+    and of `DecodingConfig` (temperature, guidance_scale, order, window, ...). With `rank`, that
+    many candidates are sampled for each text, and the best of all are kept, best first: those of
+    the lowest bound of -log p per token.
 
     Args:
         model: A diffusion model, or the autoregressive baseline, which can sample and complete.
@@ -93,97 +58,138 @@ class TextTasks(ABC, Generic[R]):
     def _run(self, task: Task) -> R:
         """Does the task."""
 
-    def sample(self, n: int = 1, *, length: int | None = None, **options: Any) -> R:
+    def sample(
+        self, n: int = 1, *, length: int | None = None, rank: int | None = None, **options: Any
+    ) -> R:
         """Generates n texts from noise.
 
         Args:
             length: Tokens of each text. If None, drawn from the lengths of the training text.
+            rank: Candidates for each text, if texts are ranked.
         """
-        sampling, decoding = _configs(n, options)
-        request = sample_request(self.model, n, sampling.seed, length, decoding)
-        return self._run(Task(request, lambda _, ids: self.tokenizer.decode(ids), sampling))
+        sampling, decoding = task_configs(n, options)
+        request = sample_request(self.model, candidates(n, rank), sampling.seed, length, decoding)
+        task = Task(request, lambda _, ids: self.tokenizer.decode(ids), sampling, n, rank)
+        return self._run(task)
 
     def rewrite(
         self,
         text: str | Sequence[str],
         *,
-        strength: float = 0.5,
+        strength: float | Sequence[float] = 0.5,
         protect: Sequence[str] = (),
         n: int = 1,
+        rank: int | None = None,
         **options: Any,
     ) -> R:
         """Adds noise to texts and resamples them: n variations of each.
 
         Args:
             strength: Amount of noise, from 0 (the text itself) to 1 (only its length is kept).
+                Several strengths give n variations of each text at the first, then at the next.
             protect: Words or phrases that stay as they are.
+            rank: Candidates for each variation, if those of a text and strength are ranked.
         """
-        sampling, decoding = _configs(n, options)
-        rule = "between 0 (the text itself) and 1 (only its length is kept)"
-        check(0 <= strength <= 1, "--strength", rule, strength)
-        texts = _checked(text)
+        sampling, decoding = task_configs(n, options)
+        strengths, texts, size = (
+            checked_strengths(strength),
+            checked_texts(text),
+            candidates(n, rank),
+        )
+        kept = for_each(texts, lambda each: tokens_of_words(self.tokenizer, each, protect))
+        pairs = [*zip(texts, kept, strict=True)]
+        groups = [(*pair, each) for pair in pairs for each in strengths]
 
-        kept = [tokens_of_words(self.tokenizer, each, protect) for each in texts]
-        given = [encode(self.tokenizer, each) for each in texts]
-        requests = [
-            rewrite_request(self.model, ids, n, [strength * (not each) for each in row], decoding)
-            for ids, row in zip(given, kept, strict=True)
-        ]
+        def requests(pair: tuple[str, list[bool]]) -> list[Request]:
+            ids = encode(self.tokenizer, pair[0])
+            noise = ([each * (not keep) for keep in pair[1]] for each in strengths)
+            return [rewrite_request(self.model, ids, size, row, decoding) for row in noise]
 
-        def decode(row: int, ids: list[int]) -> str:
-            text, protected = texts[row // n], kept[row // n]
-            if strength == 0:
-                return text
-            offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
-            unknown = [
-                text[start:end]
-                for (start, end), token, keep in zip(offsets, ids, protected, strict=False)
-                if keep and token == self.tokenizer.token_to_id(UNK)
-            ]
-            return decode_unknown(self.tokenizer, ids, unknown)
-
-        return self._run(Task(joined(requests), decode, sampling))
-
-    def infill(self, text: str | Sequence[str], *, n: int = 1, **options: Any) -> R:
-        """Replaces each [MASK] of texts by one token, in n ways. Other words stay as they are."""
-        sampling, decoding = _configs(n, options)
-        texts, mask_id = _checked(text, mask=True), self.tokenizer.token_to_id(MASK)
-        for each in texts:
-            for mark in re.findall(r"\[[A-Za-z_]+\]", each):
-                check(mark == MASK, "a missing word in --text", f"written {MASK}", mark)
-        given = [encode(self.tokenizer, each) for each in texts]
-        requests = [infill_request(self.model, ids, n, mask_id, decoding) for ids in given]
+        def facts(group: int) -> dict[str, Any]:
+            return {"source": groups[group][0], "strength": groups[group][2]}
 
         def decode(row: int, ids: list[int]) -> str:
-            return fill_masks(self.tokenizer, texts[row // n], given[row // n], ids)
+            text, kept, strength = groups[row // size]
+            return decode_kept(self.tokenizer, text, kept, ids) if strength else text
 
-        return self._run(Task(joined(requests), decode, sampling))
+        parts = [*chain(*for_each(pairs, requests))]
+        return self._run(Task(joined(parts), decode, sampling, n, rank, facts))
+
+    def infill(
+        self,
+        text: str | Sequence[str],
+        *,
+        n: int = 1,
+        longest: int = 8,
+        rank: int | None = None,
+        **options: Any,
+    ) -> R:
+        """Replaces each [MASK] of texts by one token, in n ways. Other words stay as they are.
+
+        A [MASK*] stands for one or more tokens. Their number is drawn for each of the n texts from
+        its probability given the other words (see `textdiff.text.lengths`).
+
+        Args:
+            longest: Largest number of tokens for which a [MASK*] stands.
+            rank: Candidates for each of the n texts, if texts are ranked.
+        """
+        sampling, decoding = task_configs(n, options)
+        resolve_decoding(self.model, decoding)
+        texts, size = checked_texts(text, mask=True), candidates(n, rank)
+
+        def rows_of(each: str) -> list[tuple[str, Request]]:
+            chosen = choose_lengths(self.model, self.tokenizer, each, size, longest, sampling)
+            made = {masked: self._infill_request(masked, decoding) for masked in {*chosen}}
+            return [(masked, made[masked]) for masked in chosen]
+
+        rows, requests = zip(*chain(*for_each(texts, rows_of)), strict=True)
+
+        def decode(row: int, ids: list[int]) -> str:
+            return fill_masks(self.tokenizer, rows[row], requests[row].ids[0].tolist(), ids)
+
+        return self._run(Task(joined(requests), decode, sampling, n, rank, _sources(texts)))
+
+    def _infill_request(self, masked: str, decoding: DecodingConfig) -> Request:
+        ids = self.tokenizer.encode(masked, add_special_tokens=False).ids
+        mask_id = self.tokenizer.token_to_id(MASK)
+        return infill_request(self.model, ids, 1, mask_id, decoding)
 
     def complete(
-        self, text: str | Sequence[str], *, n: int = 1, length: int | None = None, **options: Any
+        self,
+        text: str | Sequence[str],
+        *,
+        n: int = 1,
+        length: int | None = None,
+        rank: int | None = None,
+        **options: Any,
     ) -> R:
         """Generates n texts that begin with each of the given ones.
 
         Args:
             length: Tokens of each text, its beginning included. If None, as in training.
+            rank: Candidates for each of the n texts, if texts are ranked.
         """
-        sampling, decoding = _configs(n, options)
-        texts = [each.rstrip() for each in _checked(text)]
-        given = [encode(self.tokenizer, each) for each in texts]
-        seed = sampling.seed
-        requests = [continue_request(self.model, ids, n, seed, length, decoding) for ids in given]
+        sampling, decoding = task_configs(n, options)
+        texts, size = [each.rstrip() for each in checked_texts(text)], candidates(n, rank)
+        given, seed = [encode(self.tokenizer, each) for each in texts], sampling.seed
+
+        def request(ids: list[int]) -> Request:
+            return continue_request(self.model, ids, size, seed, length, decoding)
 
         def decode(row: int, ids: list[int]) -> str:
-            before = given[row // n]
-            return texts[row // n] + decode_after(self.tokenizer, before, ids[len(before) :])
+            before = given[row // size]
+            return texts[row // size] + decode_after(self.tokenizer, before, ids[len(before) :])
 
-        return self._run(Task(joined(requests), decode, sampling))
+        requests = joined(for_each(given, request))
+        return self._run(Task(requests, decode, sampling, n, rank, _sources(texts)))
 
 
 class TextStream(TextTasks[Iterator[TextOutput]]):
     """The tasks as iterators over the steps of the sampler, batch after batch."""
 
     def _run(self, task: Task) -> Iterator[TextOutput]:
+        rule = "left out of stream: candidates are ranked when they are finished"
+        check(task.rank is None, "rank", rule, task.rank)
         batches = generate(self.model, self.tokenizer, task.request, task.sampling)
         return map(task.output, batches)
 
@@ -210,37 +216,30 @@ class TextDiffusion(TextTasks[TextOutput]):
 
     def _run(self, task: Task) -> TextOutput:
         batches = generate(self.model, self.tokenizer, task.request, task.sampling)
-        found = [*collect(batches)]
-        texts = [task.decode(row, ids) for row, ids in enumerate(found)]
-        return TextOutput(texts, found, list(range(len(found))))
+        found = [*results(self.model, task, collect(batches))]
+        texts, sequences = [each.text for each in found], [each.ids for each in found]
+        scores = None if task.rank is None else [each.score or 0.0 for each in found]
+        return TextOutput(texts, sequences, [*range(len(found))], scores=scores)
+
+    def log_likelihood(
+        self, texts: str | Sequence[str], *, draws: int = 64, seed: int = 0
+    ) -> TextLikelihood:
+        """-log p of each text and of its length in nats: exact, or an upper bound.
+
+        It is exact for an autoregressive model. A diffusion model has a variational bound
+        (arXiv:2006.11239, eq. 5), estimated without bias from random draws.
+
+        Args:
+            draws: Noise levels drawn for each text. Four times as many halve the standard error.
+            seed: Seed of the draws.
+
+        Raises:
+            UserError: If a text is empty or longer than the model's sequences.
+        """
+        found = for_each(checked_texts(texts), partial(encode_whole, self.model, self.tokenizer))
+        return text_likelihood(self.model, found, draws, seed)
 
 
-def _configs(n: int, options: dict[str, Any]) -> tuple[SamplingConfig, DecodingConfig]:
-    """The options of sampling and of decoding. Raises TypeError if there are others."""
-    check(1 <= n <= 10**7, "--n", "between 1 and 10,000,000", n)
-    names = [{field.name for field in fields(kind)} for kind in (SamplingConfig, DecodingConfig)]
-    for name in options.keys() - names[0] - names[1]:
-        nearest = get_close_matches(name, [*names[0], *names[1]], n=1)
-        hint = f": did you mean {nearest[0]}?" if nearest else ""
-        raise TypeError(f"unexpected argument {name}{hint}")
-    sampling, decoding = ({k: v for k, v in options.items() if k in each} for each in names)
-    return SamplingConfig(**sampling), DecodingConfig(**decoding)
-
-
-def _checked(text: str | Sequence[str], mask: bool = False) -> list[str]:
-    """The texts as a list.
-
-    Args:
-        mask: Whether [MASK] may occur.
-
-    Raises:
-        UserError: If one is empty, is not valid Unicode, or has a [MASK] where none may be.
-    """
-    texts = [text] if isinstance(text, str) else [*text]
-    check(bool(texts), "the text", "at least one", texts)
-    for each in texts:
-        check(bool(each.strip()), "--text", "a text", each)
-        valid = each == each.encode("utf-8", "ignore").decode()
-        check(valid, "--text", "valid UTF-8", ascii(each))
-        check(mask or MASK not in each, "--text", f"without {MASK}, which infill fills", each)
-    return texts
+def _sources(texts: list[str]) -> Callable[[int], dict[str, Any]]:
+    """The facts of texts that are made of one text per group."""
+    return lambda group: {"source": texts[group]}

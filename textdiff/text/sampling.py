@@ -176,11 +176,13 @@ def _generate_left_to_right(
 
 
 def _rows(request: Request, batch_size: int) -> Iterator[list[int]]:
-    """Batches of rows of similar length, so that little is computed on padding."""
-    lengths = request.mask.sum(1)
-    for first in range(0, len(lengths), POOL * batch_size):
-        order = first + lengths[first : first + POOL * batch_size].argsort(stable=True)
-        yield from (rows.tolist() for rows in order.split(batch_size))
+    """Batches of rows of the same strength and of similar length, so that little is padding."""
+    lengths, strengths = request.mask.sum(1), request.start.where(request.mask, 0).amax(1)
+    for pool in torch.arange(len(lengths)).split(POOL * batch_size):
+        order = pool[lengths[pool].argsort(stable=True)]
+        for strength in strengths[pool].unique():
+            same = order[strengths[order] == strength]
+            yield from (rows.tolist() for rows in same.split(batch_size))
 
 
 def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:

@@ -105,6 +105,17 @@ def tokens_of_words(tokenizer: Tokenizer, text: str, words: Sequence[str]) -> li
     return inside
 
 
+def decode_kept(tokenizer: Tokenizer, text: str, kept: Sequence[bool], ids: list[int]) -> str:
+    """Decodes tokens, some of which are those of a text; their unknown words are spelled alike."""
+    offsets = tokenizer.encode(text, add_special_tokens=False).offsets
+    unknown = [
+        text[start:end]
+        for (start, end), token, keep in zip(offsets, ids, kept, strict=False)
+        if keep and token == tokenizer.token_to_id(UNK)
+    ]
+    return decode_unknown(tokenizer, ids, unknown)
+
+
 def decode_unknown(tokenizer: Tokenizer, ids: list[int], spellings: Sequence[str]) -> str:
     """Decodes tokens, with a spelling for each [UNK]."""
     text = tokenizer.decode(ids, skip_special_tokens=False)

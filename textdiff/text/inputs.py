@@ -1,0 +1,83 @@
+"""Texts and options that a user gives to a task."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from textdiff.config import SamplingConfig, UserError, check
+from textdiff.text.config import DecodingConfig
+from textdiff.text.lengths import ANY_NUMBER
+from textdiff.text.tokenizer import MASK
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class TextError(UserError):
+    """An error in one of several texts.
+
+    Args:
+        error: The error.
+        index: Number of the text, from 0.
+    """
+
+    def __init__(self, error: UserError, index: int) -> None:
+        super().__init__(f"text {index + 1}: {error}")
+        self.error, self.index = error, index
+
+
+def for_each(texts: Iterable[S], make: Callable[[S], T]) -> list[T]:
+    """`make(text)` of each text. Raises TextError for an error in one of several."""
+    texts, made = [*texts], list[T]()
+    for index, text in enumerate(texts):
+        try:
+            made.append(make(text))
+        except UserError as error:
+            raise TextError(error, index) if len(texts) > 1 else error from None
+    return made
+
+
+def checked_texts(text: str | Sequence[str], mask: bool = False) -> list[str]:
+    """The texts as a list.
+
+    Args:
+        mask: Whether [MASK] and [MASK*] may occur.
+
+    Raises:
+        UserError: If one is empty, is not valid Unicode, or has a [MASK] where none may be.
+    """
+
+    def checked(each: str) -> str:
+        check(bool(each.strip()), "--text", "a text", each)
+        valid = each == each.encode("utf-8", "ignore").decode()
+        check(valid, "--text", "valid UTF-8", ascii(each))
+        for mark in () if mask else (MASK, ANY_NUMBER):
+            check(mark not in each, "--text", f"without {mark}, which infill fills", each)
+        return each
+
+    texts = [text] if isinstance(text, str) else [*text]
+    check(bool(texts), "the text", "at least one", texts)
+    return for_each(texts, checked)
+
+
+def checked_strengths(strength: float | Sequence[float]) -> list[float]:
+    """The strengths as a list. Raises UserError if one is not between 0 and 1, or none is given."""
+    strengths = [strength] if isinstance(strength, int | float) else [*strength]
+    check(bool(strengths), "--strength", "at least one number", strengths)
+    for each in strengths:
+        rule = "between 0 (the text itself) and 1 (only its length is kept)"
+        check(0 <= each <= 1, "--strength", rule, each)
+    return strengths
+
+
+def task_configs(n: int, options: dict[str, Any]) -> tuple[SamplingConfig, DecodingConfig]:
+    """The options of sampling and of decoding. Raises TypeError if there are others."""
+    check(1 <= n <= 10**7, "--n", "between 1 and 10,000,000", n)
+    names = [{field.name for field in fields(kind)} for kind in (SamplingConfig, DecodingConfig)]
+    for name in options.keys() - names[0] - names[1]:
+        nearest = get_close_matches(name, [*names[0], *names[1]], n=1)
+        hint = f": did you mean {nearest[0]}?" if nearest else ""
+        raise TypeError(f"unexpected argument {name}{hint}")
+    sampling, decoding = ({k: v for k, v in options.items() if k in each} for each in names)
+    return SamplingConfig(**sampling), DecodingConfig(**decoding)
