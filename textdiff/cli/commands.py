@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from textdiff.cli.lines import naming_lines, read_lines
 from textdiff.cli.parser import quiet_libraries
 from textdiff.config import SamplingConfig, UserError
 from textdiff.evaluation.config import EvaluationConfig
@@ -29,25 +30,25 @@ def train(options: Namespace) -> None:
 
 def sample(options: Namespace) -> None:
     """Prints sentences generated from noise."""
-    _tasks(options).sample(options.n, length=options.length, **_generation(options))
+    settings = {"length": options.length} | _generation(options)
+    _tasks(options).sample(options.n, **settings)
 
 
 def rewrite(options: Namespace) -> None:
-    """Prints variations of a sentence."""
+    """Prints variations of a sentence, or of each line of standard input."""
     words = [word.strip() for word in (options.protect or "").split(",") if word.strip()]
-    settings = {"strength": options.strength, "protect": words} | _generation(options)
-    _tasks(options).rewrite(options.text, n=options.n, **settings)
+    settings = {"strength": _numbers("--strength", options.strength), "protect": words}
+    _on_texts(options, "rewrite", settings)
 
 
 def infill(options: Namespace) -> None:
-    """Prints a sentence with its [MASK]s filled."""
-    _tasks(options).infill(options.text, n=options.n, **_generation(options))
+    """Prints a sentence, or each line of standard input, with its [MASK]s filled."""
+    _on_texts(options, "infill", {"longest": options.longest})
 
 
 def continue_(options: Namespace) -> None:
-    """Prints sentences that begin with the given words."""
-    settings = {"length": options.length} | _generation(options)
-    _tasks(options).complete(options.text, n=options.n, **settings)
+    """Prints sentences that begin with the given words, or with each line of standard input."""
+    _on_texts(options, "complete", {"length": options.length})
 
 
 def evaluate(options: Namespace) -> None:
@@ -78,12 +79,20 @@ def doctor(options: Namespace) -> None:
         raise UserError(str(error)) from error
 
 
+def _on_texts(options: Namespace, task: str, settings: dict[str, Any]) -> None:
+    """Does a task on --text, or on the lines of standard input."""
+    settings |= {"n": options.n} | _generation(options)
+    if options.text is None:
+        lines = read_lines()
+        do = getattr(_tasks(options), task)
+        return naming_lines(lines, lambda texts: do(texts, **settings))
+    # Python keeps bytes that the locale cannot decode as surrogates
+    typed = options.text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return getattr(_tasks(options), task)(typed, **settings)
+
+
 def _tasks(options: Namespace) -> "TextPrinter":
     """The tasks of the model."""
-    if "text" in options:
-        # Python keeps bytes that the locale cannot decode as surrogates
-        typed = options.text.encode("utf-8", "surrogateescape")
-        options.text = typed.decode("utf-8", "surrogateescape")
     quiet_libraries()
     from textdiff.cli.printer import TextPrinter
     from textdiff.text.sampling import load_model
@@ -91,7 +100,16 @@ def _tasks(options: Namespace) -> "TextPrinter":
     return TextPrinter(*load_model(options.model), options.format, options.show_steps)
 
 
+def _numbers(name: str, text: str) -> list[float]:
+    """Numbers separated by commas, also in brackets. Raises UserError if one is none."""
+    try:
+        return [float(part) for part in text.strip("[] ").split(",")]
+    except ValueError as error:
+        raise UserError(f"{name} must be numbers separated by commas, got {text!r}") from error
+
+
 def _generation(options: Namespace) -> dict[str, Any]:
-    """The options of the sampler and of decoding."""
+    """The options of the sampler, of decoding and of ranking."""
     configs = from_options(SamplingConfig, options), from_options(DecodingConfig, options)
-    return {key: value for config in configs for key, value in vars(config).items()}
+    values = {key: value for config in configs for key, value in vars(config).items()}
+    return values | {"rank": options.rank}

@@ -44,9 +44,12 @@ def add_sample(parser: OptionParser) -> None:
 def add_rewrite(parser: OptionParser) -> None:
     """Add noise to a sentence and resample it. More noise changes more of it."""
     _add_generation_options(parser, n=4)
-    parser.add_argument("--text", type=str, required=True, help="The sentence.")
-    help_ = "Amount of noise, from 0 (the text itself) to 1 (only its length is kept)."
-    parser.add_argument("--strength", type=float, default=0.5, help=help_)
+    _add_text(parser, "The sentence")
+    help_ = (
+        "Amount of noise, from 0 (the text itself) to 1 (only its length is kept), or several, "
+        "separated by commas."
+    )
+    parser.add_argument("--strength", type=str, default="0.5", help=help_)
     help_ = "Words that do not change, separated by commas."
     parser.add_argument("--protect", type=str | None, help=help_)
 
@@ -54,14 +57,15 @@ def add_rewrite(parser: OptionParser) -> None:
 def add_infill(parser: OptionParser) -> None:
     """Fill the [MASK]s of a sentence. The other words are kept."""
     _add_generation_options(parser, n=4)
-    help_ = 'The sentence, as in "the [MASK] [MASK] is near the river".'
-    parser.add_argument("--text", type=str, required=True, help=help_)
+    _add_text(parser, 'The sentence, as in "the [MASK] [MASK] is near the [MASK*]"')
+    help_ = "Largest number of tokens for which a [MASK*] stands. [MASK] stands for one."
+    parser.add_argument("--longest", type=int, default=8, help=help_)
 
 
 def add_continue(parser: OptionParser) -> None:
     """Generate sentences that begin with the given words."""
     _add_generation_options(parser, n=4)
-    parser.add_argument("--text", type=str, required=True, help="The beginning.")
+    _add_text(parser, "The beginning")
     help_ = "Tokens per sentence, including the beginning."
     parser.add_argument("--length", type=int | None, help=help_)
 
@@ -76,13 +80,24 @@ def add_doctor(parser: OptionParser) -> None:
     """Check this machine: device, precision, speed, correctness. Attach it to bug reports."""
 
 
+def _add_text(parser: OptionParser, what: str) -> None:
+    help_ = f"{what}. If null, each line of standard input is one."
+    parser.add_argument("--text", type=str | None, help=help_)
+
+
 def _add_generation_options(parser: OptionParser, n: int) -> None:
     parser.add_argument("model", type=str, help=MODEL_HELP)
     parser.add_argument("--n", type=int, default=n, help="Number of sentences.")
     parser.add_class_arguments(SamplingConfig)
     parser.add_class_arguments(DecodingConfig)
-    help_ = "text: one sentence per line. jsonl: one JSON object per line."
-    parser.add_argument("--format", type=Literal["text", "jsonl"], default="text", help=help_)
+    help_ = "Sample that many candidates for each sentence, and print the best of all of them."
+    parser.add_argument("--rank", type=int | None, help=help_)
+    help_ = (
+        "text: one sentence per line. table: with strength, similarity and score. jsonl: one JSON "
+        "object per line."
+    )
+    formats = Literal["text", "table", "jsonl"]
+    parser.add_argument("--format", type=formats, default="text", help=help_)
     help_ = "Print the sentences after every step, to standard error."
     parser.add_argument("--show_steps", action="store_true", help=help_)
 

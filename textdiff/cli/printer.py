@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -16,10 +17,12 @@ from textdiff.sampling import (
     sampling_precision,
     with_progress,
 )
-from textdiff.text.pipeline import Task, TextTasks
+from textdiff.text.pipeline import TextTasks
 from textdiff.text.requests import TextModel
+from textdiff.text.results import Result, Task, results, similarity
 from textdiff.text.sampling import generate
 
+COLUMNS = ("strength", "similarity", "score")  # of a table
 Batches = Iterable[SampleBatch[list[int]]]
 
 
@@ -29,7 +32,7 @@ class TextPrinter(TextTasks[None]):
     Several processes divide the work, and the main process prints.
 
     Args:
-        output: text (one text per line) or jsonl (one JSON object per line).
+        output: text (one text per line), table (with figures) or jsonl (one JSON object per line).
         show_steps: Whether the texts after every step are printed to standard error.
     """
 
@@ -50,16 +53,18 @@ class TextPrinter(TextTasks[None]):
         if words:
             return self._print_words(task, gathered)
         shown = self._shown(gathered) if self.show_steps else gathered
-        for row, ids in enumerate(collect(shown)):
-            if process.rank == 0:
-                self._print(row, task.decode(row, ids), config.seed)
+        found = collect(shown)
+        if process.rank > 0:
+            return deque(found, maxlen=0).clear()
+        for index, result in enumerate(results(model, replace(task, sampling=config), found)):
+            self._print(task, index, result)
 
     def _shows_words(self, task: Task) -> bool:
         """Whether words are printed one by one: of a single text, if they settle one by one."""
         request, free = task.request, task.request.start[0] > 0
         one_by_one = request.decoding.order == "left-to-right"
         one_by_one |= request.mask.shape[1] > self.model.config.length
-        one_by_one &= not (free[:-1] & ~free[1:]).any()
+        one_by_one &= task.rank is None and not (free[:-1] & ~free[1:]).any()
         alone = len(request.ids) == self.process.world == 1
         return alone and one_by_one and self.output == "text" and not self.show_steps
 
@@ -82,11 +87,24 @@ class TextPrinter(TextTasks[None]):
                 print(f"step {batch.step:3d}  sentence {row}: {text}", file=sys.stderr)
             yield batch
 
-    def _print(self, row: int, text: str, seed: int) -> None:
-        """Prints a text without breaking the progress bar."""
-        entry = {"index": row, "seed": seed, "text": text}
-        as_json = self.output == "jsonl"
-        tqdm.write(json.dumps(entry, ensure_ascii=False) if as_json else _in_one_line(text))
+    def _print(self, task: Task, index: int, result: Result) -> None:
+        """Prints a result without breaking the progress bar."""
+        facts = dict(task.facts[index // task.n]) if task.facts else {}
+        if "strength" in facts:
+            facts["similarity"] = round(similarity(facts["source"], result.text), 4)
+        if result.score is not None:
+            facts["score"] = round(result.score, 4)
+        if self.output == "jsonl":
+            entry = {"index": index, "seed": task.sampling.seed, "text": result.text} | facts
+            line = json.dumps(entry, ensure_ascii=False)
+        else:
+            line = _in_one_line(result.text)
+        if self.output == "table":
+            columns = {name: facts[name] for name in COLUMNS if name in facts}
+            if index == 0:
+                tqdm.write("".join(f"{name:>12}" for name in columns) + "  text")
+            line = "".join(f"{value:12.3f}" for value in columns.values()) + "  " + line
+        tqdm.write(line)
         sys.stdout.flush()
 
 

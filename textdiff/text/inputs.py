@@ -61,7 +61,7 @@ def checked_texts(text: str | Sequence[str], mask: bool = False) -> list[str]:
     return for_each(texts, checked)
 
 
-def checked_strengths(strength: float | Sequence[float]) -> list[float]:
+def checked_strengths(strength: float | Sequence[float | int]) -> list[float]:
     """The strengths as a list. Raises UserError if one is not between 0 and 1, or none is given."""
     strengths = [strength] if isinstance(strength, int | float) else [*strength]
     check(bool(strengths), "--strength", "at least one number", strengths)

@@ -1,7 +1,7 @@
 """Text from text: the tasks of a trained model, in Python and on the command line."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Generic, TypeVar
@@ -76,7 +76,7 @@ class TextTasks(ABC, Generic[R]):
         self,
         text: str | Sequence[str],
         *,
-        strength: float | Sequence[float] = 0.5,
+        strength: float | Sequence[float | int] = 0.5,
         protect: Sequence[str] = (),
         n: int = 1,
         rank: int | None = None,
@@ -91,11 +91,8 @@ class TextTasks(ABC, Generic[R]):
             rank: Candidates for each variation, if those of a text and strength are ranked.
         """
         sampling, decoding = task_configs(n, options)
-        strengths, texts, size = (
-            checked_strengths(strength),
-            checked_texts(text),
-            candidates(n, rank),
-        )
+        strengths, texts = checked_strengths(strength), checked_texts(text)
+        size = candidates(n, rank)
         kept = for_each(texts, lambda each: tokens_of_words(self.tokenizer, each, protect))
         pairs = [*zip(texts, kept, strict=True)]
         groups = [(*pair, each) for pair in pairs for each in strengths]
@@ -105,13 +102,11 @@ class TextTasks(ABC, Generic[R]):
             noise = ([each * (not keep) for keep in pair[1]] for each in strengths)
             return [rewrite_request(self.model, ids, size, row, decoding) for row in noise]
 
-        def facts(group: int) -> dict[str, Any]:
-            return {"source": groups[group][0], "strength": groups[group][2]}
-
         def decode(row: int, ids: list[int]) -> str:
             text, kept, strength = groups[row // size]
             return decode_kept(self.tokenizer, text, kept, ids) if strength else text
 
+        facts = [{"source": text, "strength": strength} for text, _, strength in groups]
         parts = [*chain(*for_each(pairs, requests))]
         return self._run(Task(joined(parts), decode, sampling, n, rank, facts))
 
@@ -147,7 +142,9 @@ class TextTasks(ABC, Generic[R]):
         def decode(row: int, ids: list[int]) -> str:
             return fill_masks(self.tokenizer, rows[row], requests[row].ids[0].tolist(), ids)
 
-        return self._run(Task(joined(requests), decode, sampling, n, rank, _sources(texts)))
+        return self._run(
+            Task(joined(requests), decode, sampling, n, rank, [{"source": each} for each in texts])
+        )
 
     def _infill_request(self, masked: str, decoding: DecodingConfig) -> Request:
         ids = self.tokenizer.encode(masked, add_special_tokens=False).ids
@@ -181,7 +178,9 @@ class TextTasks(ABC, Generic[R]):
             return texts[row // size] + decode_after(self.tokenizer, before, ids[len(before) :])
 
         requests = joined(for_each(given, request))
-        return self._run(Task(requests, decode, sampling, n, rank, _sources(texts)))
+        return self._run(
+            Task(requests, decode, sampling, n, rank, [{"source": each} for each in texts])
+        )
 
 
 class TextStream(TextTasks[Iterator[TextOutput]]):
@@ -238,8 +237,3 @@ class TextDiffusion(TextTasks[TextOutput]):
         """
         found = for_each(checked_texts(texts), partial(encode_whole, self.model, self.tokenizer))
         return text_likelihood(self.model, found, draws, seed)
-
-
-def _sources(texts: list[str]) -> Callable[[int], dict[str, Any]]:
-    """The facts of texts that are made of one text per group."""
-    return lambda group: {"source": texts[group]}

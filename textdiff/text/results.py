@@ -1,6 +1,6 @@
 """Results of a task: the sampled texts, or the best of several candidates for each."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import islice
@@ -43,7 +43,7 @@ class Task:
         sampling: Options of the sampler.
         n: Number of texts that are kept of each group.
         rank: Number of candidates for each text. If None, every candidate is kept.
-        facts: Function number of a group -> what is known of its texts, such as their source.
+        facts: What else is known of the texts of each group, such as their source.
     """
 
     request: Request
@@ -51,7 +51,7 @@ class Task:
     sampling: SamplingConfig
     n: int = 1
     rank: int | None = None
-    facts: Callable[[int], dict[str, Any]] = lambda _: {}
+    facts: Sequence[dict[str, Any]] = ()
 
     def output(self, batch: SampleBatch[list[int]]) -> TextOutput:
         """The texts of a batch, in the order of the request."""

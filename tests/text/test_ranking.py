@@ -1,0 +1,147 @@
+"""Laws of likelihoods of texts, of ranking, and of several strengths."""
+
+import numpy as np
+import pytest
+import torch
+
+from textdiff import TextDiffusion
+from textdiff.config import UserError
+from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
+from textdiff.text.likelihood import negative_elbo
+from textdiff.text.results import Result, best, similarity
+from textdiff.text.tokenizer import MASK
+
+SENTENCE = "the king sees a small dog ."
+TASKS = {
+    "sample": lambda pipe, n, **options: pipe.sample(n, **options),
+    "rewrite": lambda pipe, n, **options: pipe.rewrite(SENTENCE, n=n, **options),
+    "infill": lambda pipe, n, **options: pipe.infill(f"the {MASK} [MASK*] a", n=n, **options),
+    "complete": lambda pipe, n, **options: pipe.complete("the king", n=n, **options),
+}
+every_task = pytest.mark.parametrize("task", TASKS)
+
+
+@pytest.fixture(scope="module")
+def pipe(model, tokenizer):
+    return TextDiffusion(model, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def autoregressive(tokenizer):
+    size = {"width": 32, "depth": 1, "heads": 2, "length": 20}
+    config = AutoregressiveConfig(vocab_size=tokenizer.get_vocab_size(), **size)
+    return TextDiffusion(Autoregressive(config).eval(), tokenizer)
+
+
+def test_likelihood_of_texts_is_the_bound(pipe):
+    texts = [SENTENCE, "a king ."]
+    found = pipe.log_likelihood(texts, draws=128)
+    assert found.tokens == [len(pipe.tokenizer.encode(text).ids) for text in texts]
+    for text, nats, error in zip(texts, found.nats, found.errors, strict=True):
+        ids = torch.tensor([pipe.tokenizer.encode(text).ids])
+        mask, key = torch.ones_like(ids, dtype=torch.bool), torch.tensor([99])
+        assert abs(negative_elbo(pipe.model, ids, mask, key, draws=256).item() - nats) < 6 * error
+        assert 0 < error < nats / 5
+
+
+def test_errors_of_likelihoods_are_honest(pipe):
+    """Estimates of other seeds differ by about as much as their errors say."""
+    found = [pipe.log_likelihood(SENTENCE, draws=32, seed=seed) for seed in range(12)]
+    spread = np.std([each.nats[0] for each in found])
+    assert 0.4 < spread / np.mean([each.errors[0] for each in found]) < 2.5
+
+
+def test_autoregressive_likelihood_is_exact(autoregressive):
+    found = autoregressive.log_likelihood([SENTENCE, "a dog ."])
+    ids = torch.tensor([autoregressive.tokenizer.encode(SENTENCE).ids])
+    nats = autoregressive.model.nats(ids, torch.ones_like(ids, dtype=torch.bool)).sum()
+    assert found.nats[0] == pytest.approx(nats.item(), rel=1e-5)
+    assert found.errors == [0, 0]
+
+
+@every_task
+def test_ranked_texts_are_the_best_candidates(pipe, task):
+    options = {"steps": 3, "temperature": 3.0}
+    ranked = TASKS[task](pipe, 2, rank=4, **options)
+    candidates = TASKS[task](pipe, 8, rank=1, **options)
+    assert candidates.scores == sorted(candidates.scores)
+    assert candidates.texts != TASKS[task](pipe, 8, **options).texts
+    assert ranked.texts == candidates.texts[:2]
+    assert ranked.scores == candidates.scores[:2]
+
+
+@every_task
+def test_ranking_does_not_depend_on_batches(pipe, task):
+    options = {"steps": 3, "temperature": 3.0, "rank": 3, "seed": 4}
+    found = TASKS[task](pipe, 2, **options)
+    assert TASKS[task](pipe, 2, batch_size=2, **options) == found
+    assert TASKS[task](pipe, 2, **options | {"rank": None}).scores is None
+
+
+def test_inputs_are_ranked_one_by_one(pipe):
+    texts = [SENTENCE, "a king ."]
+    found = pipe.rewrite(texts, n=2, rank=3, steps=3, temperature=3.0)
+    assert [len(ids) for ids in found.sequences] == [7, 7, 3, 3]
+    alone = pipe.rewrite(SENTENCE, n=2, rank=3, steps=3, temperature=3.0)
+    assert alone.texts == found.texts[:2]
+
+
+def test_repeated_texts_come_last():
+    scored = [
+        Result(text, [], score) for text, score in [("b", 2.0), ("a", 1.0), ("a", 1.0), ("c", 3.0)]
+    ]
+    assert [each.text for each in best(scored, 3)] == ["a", "b", "c"]
+    assert [each.text for each in best(scored, 4)] == ["a", "b", "c", "a"]
+
+
+def test_autoregressive_texts_are_ranked_too(autoregressive):
+    found = autoregressive.complete("the king", n=3, rank=2)
+    expected = autoregressive.log_likelihood(found.texts)
+    assert found.scores == sorted(found.scores)
+    per_token = [nats / n for nats, n in zip(expected.nats, expected.tokens, strict=True)]
+    assert found.scores == pytest.approx(per_token, rel=1e-3)
+
+
+def test_every_strength_has_its_texts(pipe):
+    """They are grouped by text, then by strength, and do not depend on batches."""
+    texts, options = [SENTENCE, "a king ."], {"n": 2, "steps": 4, "temperature": 3.0}
+    found = pipe.rewrite(texts, strength=[0.0, 0.3, 1.0], **options)
+    assert found.texts[:2] == [SENTENCE] * 2
+    assert found.texts[6:8] == ["a king ."] * 2
+    assert [len(ids) for ids in found.sequences] == [7] * 6 + [3] * 6
+    assert pipe.rewrite(texts, strength=[0.0, 0.3, 1.0], batch_size=3, **options) == found
+    one = pipe.rewrite(texts, strength=[0.3], **options)
+    assert one == pipe.rewrite(texts, strength=0.3, **options)
+
+
+def test_more_noise_changes_more_words(pipe):
+    found = pipe.rewrite(SENTENCE, strength=[0.1, 1.0], n=20, steps=4, temperature=3.0).texts
+    near, far = (
+        np.mean([similarity(SENTENCE, text) for text in part]) for part in (found[:20], found[20:])
+    )
+    assert near > far + 0.1
+
+
+def test_similarity_is_that_of_words():
+    assert similarity("The king sees", "the king sees") == 1
+    assert similarity("the king sees", "a dog runs") == 0
+    assert similarity("the king sees a", "the king hears a") == 0.75
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda pipe: pipe.sample(2, rank=0), "--rank must be between 1 and"),
+        (lambda pipe: pipe.stream.sample(2, rank=2), "left out of stream"),
+        (lambda pipe: pipe.rewrite(SENTENCE, strength=[]), "--strength must be at least one"),
+        (lambda pipe: pipe.rewrite(SENTENCE, strength=[0.1, 2]), "--strength must be between 0"),
+        (lambda pipe: pipe.log_likelihood(SENTENCE, draws=3), "draws must be at least 4"),
+        (lambda pipe: pipe.log_likelihood("dog " * 21), "1 to 20 tokens for this model, got 21"),
+        (lambda pipe: pipe.log_likelihood(["dog", " "]), "^text 2: --text must be a text"),
+        (lambda pipe: pipe.rewrite([SENTENCE, "dog " * 21]), "^text 2: the text must have 1 to 20"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(pipe, call, message):
+    with pytest.raises(UserError, match=message) as error:
+        call(pipe)
+    assert "\n" not in str(error.value)
