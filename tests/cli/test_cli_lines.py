@@ -58,8 +58,8 @@ def test_empty_lines_are_counted_once(run, capsys, typed):
     [
         ("the dog .\n\n" + "the dog " * 30 + "\n", "line 3: the text must have 1 to 24 tokens"),
         (LINES, "line 4: --text must be without [MASK]"),
-        ("", "standard input must be a text per line"),
-        (" \n\n", "got '2 empty lines'"),
+        ("", "standard input has no text in 0 lines"),
+        (" \n\n", "standard input has no text in 2 lines"),
         (b"the dog .\n\xff\xfe\n", "line 2 of standard input is not UTF-8"),
     ],
 )

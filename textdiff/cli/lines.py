@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from textdiff.config import UserError, check
+from textdiff.config import UserError
 
 log = logging.getLogger("textdiff")
 
@@ -21,7 +21,8 @@ def read_lines() -> dict[int, str]:
         raise UserError(f"missing: text; {way_out}")
     lines = {number: _decoded(line, number) for number, line in enumerate(stream, 1)}
     texts = {number: line for number, line in lines.items() if line.strip()}
-    check(bool(texts), "standard input", "a text per line", f"{len(lines)} empty lines")
+    if not texts:
+        raise UserError(f"standard input has no text in {len(lines)} lines; {way_out}")
     if empty := len(lines) - len(texts):
         log.warning("left out %d empty line%s", empty, "s" * (empty > 1))
     return texts
