@@ -8,6 +8,8 @@ from typing import Literal
 
 from textdiff.config import TrainConfig, check
 
+SEPARATOR = "[SEP]"  # between source and target
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -20,6 +22,9 @@ class DataConfig:
         valid: Validation text, given in the same way. If null, the hub's validation split, or
             `valid_share` of the training examples.
         field: Column that holds the text. The lines of a .txt file are its column `text`.
+        source: Column of the sources, for a model that generates a target from a source. Needs
+            `target`, the column of the targets, which takes the place of `field`.
+        target: Column of the targets.
         length: Longest example in tokens. Longer sentences are left out and counted, unless `pack`
             is on.
         pack: Join the whole text and cut it into blocks of `length` tokens. For long documents
@@ -35,6 +40,8 @@ class DataConfig:
     train: str | None = None
     valid: str | None = None
     field: str = "text"
+    source: str | None = None
+    target: str | None = None
     length: int = 64
     pack: bool = False
     streaming: bool = False
@@ -43,6 +50,14 @@ class DataConfig:
     def __post_init__(self) -> None:
         check(self.length >= 2, "data.length", "at least 2", self.length)
         check(0 < self.valid_share < 1, "data.valid_share", "between 0 and 1", self.valid_share)
+        both = (self.source is None) == (self.target is None)
+        check(both, "data.target", "given together with data.source", self.target)
+        check(not (self.pack and self.source), "data.pack", "false with data.source", self.pack)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Columns of the text: that of `field`, or those of source and target."""
+        return (self.source, self.target) if self.source and self.target else (self.field,)
 
 
 @dataclass(frozen=True)

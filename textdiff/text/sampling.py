@@ -154,14 +154,15 @@ def _generate_left_to_right(
     Raises:
         UserError: If known words are not at the beginning.
     """
-    beginning = int(request.given[0].sum())
-    if request.given[:, beginning:].any() or (request.start.where(request.mask, 0) % 1 > 0).any():
+    given = request.given.sum(1)
+    scattered = request.given & (torch.arange(request.ids.shape[1]) >= given.unsqueeze(1))
+    if scattered.any() or (request.start.where(request.mask, 0) % 1 > 0).any():
         raise UserError("an autoregressive model can sample and continue, not rewrite or infill")
-    length = request.ids.shape[1]
     keys = sample_keys(config.seed, len(request.ids))
     banned = _banned_tokens(model, tokenizer).to(model.device)
-    for rows in batches:
-        ids, device = request.ids[rows], model.device
+    for rows in (part for batch in batches for part in _of_equal_numbers(batch, given)):
+        ids, beginning, device = request.part(rows).ids, int(given[rows[0]]), model.device
+        length = ids.shape[1]
         sequences = model.generate_tokens(
             ids.to(device),
             beginning,
@@ -183,6 +184,12 @@ def _rows(request: Request, batch_size: int) -> Iterator[list[int]]:
         yield from (rows.tolist() for rows in order.split(batch_size))
 
 
+def _of_equal_numbers(rows: list[int], numbers: Int[Tensor, " n"]) -> Iterator[list[int]]:
+    """The rows, divided into lists whose rows have equal numbers."""
+    for number in numbers[rows].unique().tolist():
+        yield [row for row in rows if numbers[row] == number]
+
+
 def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
     """The tokens of each sequence."""
     return [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
@@ -193,4 +200,6 @@ def _banned_tokens(model: TextModel, tokenizer: Tokenizer) -> Bool[Tensor, " v"]
     banned = torch.zeros(model.config.vocab_size, dtype=torch.bool)
     special = (tokenizer.token_to_id(token) for token in (PAD, UNK, MASK))
     banned[[i for i in special if i is not None]] = True
+    if model.config.has_sources:
+        banned[model.config.separator] = True
     return banned

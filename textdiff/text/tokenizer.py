@@ -21,28 +21,38 @@ from tokenizers import (
 )
 
 from textdiff.config import UserError
-from textdiff.text.config import TokenizerConfig
+from textdiff.text.config import SEPARATOR, TokenizerConfig
 from textdiff.training.checkpoint import atomic_write
 
 log = logging.getLogger("textdiff")
 
 PAD, UNK, MASK = "[PAD]", "[UNK]", "[MASK]"
 SPECIAL: list[str | AddedToken] = [PAD, UNK, AddedToken(MASK, lstrip=True, special=True)]
+SEP = AddedToken(SEPARATOR, lstrip=True, rstrip=True, special=True)
 # tags, numbers, words, parts after an apostrophe, single punctuation marks
 WORDS = r"<\w+>|\d+(?:[.,]\d+)*|['’]?\w+(?:-\w+)*|[^\w\s]"
 # tokens with a space before them: all but the marks that attach to the word before
 SPACED = r"^(?![.,;:!?)\]%'’…])"
 
 
-def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], config: TokenizerConfig, special: Sequence[AddedToken] = ()
+) -> Tokenizer:
     """Trains a tokenizer, or loads `config.name`.
+
+    Args:
+        special: More special tokens.
 
     Raises:
         UserError: If no word is frequent enough for the vocabulary.
     """
     if config.name:
-        return load_tokenizer(config.name)
+        tokenizer = load_tokenizer(config.name)
+        tokenizer.add_special_tokens([*special])
+        return tokenizer
     tokenizer, trainer = TOKENIZERS[config.kind](config)
+    if special:
+        tokenizer.add_special_tokens([*SPECIAL, *special])
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < 5:
         rare = f"no word of the training text occurs {config.min_count} times"

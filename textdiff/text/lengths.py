@@ -1,0 +1,58 @@
+"""Lengths of the sequences that a text model samples."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from textdiff.config import UserError
+from textdiff.prng import sample_keys, uniform
+from textdiff.text.autoregressive import Autoregressive
+from textdiff.text.model import DiffusionLM
+
+
+def writes_documents(model: DiffusionLM | Autoregressive) -> bool:
+    """Whether the model can write texts longer than its sequences, window by window.
+
+    It must have learned to continue given words, in training text without ends (`data.pack`).
+    """
+    if isinstance(model, Autoregressive):
+        return False
+    return model.config.infill_prob > 0 and bool(model.lengths[-1] == 1)
+
+
+def sequence_lengths(
+    model: DiffusionLM | Autoregressive, n: int, seed: int, length: int | None, at_least: int
+) -> Int[Tensor, " n"]:
+    """Number of tokens of each of n sequences.
+
+    Args:
+        length: The number that is asked for, or None.
+        at_least: Smallest number.
+
+    Raises:
+        UserError: If the model cannot have it.
+    """
+    longest = model.config.length
+    if writes_documents(model):
+        if length is None and at_least > longest:
+            length = at_least + longest // 2
+        longest = max(longest, length or 0)
+    trained = f"{longest}, the longest that this model was trained for"
+    if at_least > longest:
+        raise UserError(f"the text of {at_least - 1} tokens leaves no room: at most {trained}")
+    if length is not None:
+        if not at_least <= length <= longest:
+            raise UserError(f"--length must be between {at_least} and {trained}, got {length}")
+        return torch.full((n,), length)
+    if isinstance(model, Autoregressive):
+        return torch.full((n,), longest)  # at most: the model ends its sentences itself
+    weight = model.lengths.cpu().double().clone()
+    weight[:at_least] = 0
+    weight = weight if weight.sum() > 0 else torch.arange(longest + 1).ge(at_least).double()
+    return draw_lengths(weight, n, seed)
+
+
+def draw_lengths(weight: Float[Tensor, " k"], n: int, seed: int) -> Int[Tensor, " n"]:
+    """Lengths with the given weights, the same for the same seed."""
+    drawn = uniform(sample_keys(seed, n), stream=0).double() * weight.sum()
+    return torch.searchsorted(weight.cumsum(0), drawn)
