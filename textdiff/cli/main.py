@@ -66,6 +66,18 @@ def add_continue(parser: OptionParser) -> None:
     parser.add_argument("--length", type=int | None, help=help_)
 
 
+def add_generate(parser: OptionParser) -> None:
+    """Generate targets from sources, with a model of pairs (data.source, data.target)."""
+    _add_generation_options(parser, n=1)
+    parser.add_argument("--source", type=str | None, help="The source.")
+    help_ = "Text file with one source per line."
+    parser.add_argument("--source_file", type=str | None, help=help_)
+    help_ = "Tokens per target. If null, drawn from the lengths of the training text."
+    parser.add_argument("--length", type=int | None, help=help_)
+    help_ = "Candidates for each target; the one that agrees best with the others is printed."
+    parser.add_argument("--mbr", type=int, default=1, help=help_)
+
+
 def add_evaluate(parser: OptionParser) -> None:
     """Compare a model with held-out text and with baselines."""
     parser.add_argument("model", type=str, help="Run folder.")
@@ -93,6 +105,7 @@ COMMANDS: Commands = {
     "rewrite": Command(add_rewrite, commands.rewrite),
     "infill": Command(add_infill, commands.infill),
     "continue": Command(add_continue, commands.continue_),
+    "generate": Command(add_generate, commands.generate),
     "evaluate": Command(add_evaluate, commands.evaluate),
     "doctor": Command(add_doctor, commands.doctor),
 }

@@ -1,5 +1,8 @@
 """Targets, which models of pairs generate from sources: requests, and their lengths."""
 
+import importlib.util
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -71,3 +74,27 @@ def target_request(
         weight = weight if weight.sum() > 0 else torch.arange(room + 1).sign().double()
         lengths = draw_lengths(weight, n, seed)
     return continued(model, given, lengths + len(given), decoding)
+
+
+def best_by_bleu(candidates: int) -> Callable[[list[str]], list[int]]:
+    """Function that selects, of each `candidates` texts, the one most like the others by BLEU.
+
+    Raises:
+        UserError: If sacrebleu is missing.
+    """
+    if importlib.util.find_spec("sacrebleu") is None:
+        raise UserError("--mbr needs sacrebleu: pip install 'textdiff[evaluate]'")
+    from sacrebleu import sentence_bleu
+
+    def agreement(text: str, others: list[str]) -> float:
+        return sum(sentence_bleu(text, [other]).score for other in others)
+
+    def select(texts: list[str]) -> list[int]:
+        rows = []
+        for first in range(0, len(texts), candidates):
+            group = texts[first : first + candidates]
+            scores = [agreement(text, group[:i] + group[i + 1 :]) for i, text in enumerate(group)]
+            rows.append(first + scores.index(max(scores)))
+        return rows
+
+    return select
