@@ -59,7 +59,7 @@ def generate(options: Namespace) -> None:
         "given, or --source_file (one source per line), and not both",
         options.source,
     )
-    sources: str | list[str] = options.source or ""
+    sources: str | list[str] = _typed(options.source or "")
     if options.source_file:
         sources = Path(options.source_file).read_text(encoding="utf-8-sig").splitlines()
     settings = {"length": options.length, "mbr": options.mbr} | _generation(options)
@@ -97,14 +97,17 @@ def doctor(options: Namespace) -> None:
 def _tasks(options: Namespace) -> "TextPrinter":
     """The tasks of the model."""
     if "text" in options:
-        # Python keeps bytes that the locale cannot decode as surrogates
-        typed = options.text.encode("utf-8", "surrogateescape")
-        options.text = typed.decode("utf-8", "surrogateescape")
+        options.text = _typed(options.text)
     quiet_libraries()
     from textdiff.cli.printer import TextPrinter
     from textdiff.text.sampling import load_model
 
     return TextPrinter(*load_model(options.model), options.format, options.show_steps)
+
+
+def _typed(text: str) -> str:
+    """An argument of the command line, in which Python keeps undecodable bytes as surrogates."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def _generation(options: Namespace) -> dict[str, Any]:

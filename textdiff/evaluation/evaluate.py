@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
-from textdiff.config import UserError
+from textdiff.config import UserError, check
 from textdiff.diffusion.samplers import EVALUATIONS
 from textdiff.evaluation.baselines import (
     autoregressive_config,
@@ -109,6 +109,7 @@ def _sentences(
     data: DataConfig, held_out: str | None, tokenizer: Tokenizer
 ) -> tuple[list[Sentence], list[Sentence]]:
     """Sentences of the training text and of the held-out text, which `held_out` may replace."""
+    check(not data.source, "the evaluated model", "one without data.source", data.source)
     texts = open_texts(replace(data, streaming=False, valid=held_out or data.valid))
     training, valid = (examples(text, tokenizer, data) for text in (texts.train(), texts.valid))
     return [tuple(ids) for ids in training], [tuple(ids) for ids in valid]

@@ -153,9 +153,9 @@ class TextTasks(ABC, Generic[R]):
             mbr: Candidates for each target. The one that agrees best with the others is chosen:
                 minimum Bayes risk with BLEU (Kumar & Byrne, 2004).
         """
-        sampling, decoding = sampling_options(n * mbr, options)
         check(mbr >= 1, "--mbr", "at least 1", mbr)
-        given = [encode(self.tokenizer, each) for each in checked_texts(source)]
+        sampling, decoding = sampling_options(n * mbr, options)
+        given = [encode(self.tokenizer, each) for each in checked_texts(source, "--source")]
         seed, many = sampling.seed, n * mbr
         requests = [target_request(self.model, ids, many, seed, length, decoding) for ids in given]
 

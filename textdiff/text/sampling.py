@@ -60,7 +60,7 @@ def generate(
     Args:
         process: With several processes, each samples its part of the batches.
     """
-    batches = islice(_rows(request, config.batch_size), process.rank, None, process.world)
+    batches = islice(_batches(model, request, config), process.rank, None, process.world)
     if isinstance(model, Autoregressive):
         yield from _generate_left_to_right(model, tokenizer, request, config, batches)
         return
@@ -160,7 +160,7 @@ def _generate_left_to_right(
         raise UserError("an autoregressive model can sample and continue, not rewrite or infill")
     keys = sample_keys(config.seed, len(request.ids))
     banned = _banned_tokens(model, tokenizer).to(model.device)
-    for rows in (part for batch in batches for part in _of_equal_numbers(batch, given)):
+    for rows in batches:
         ids, beginning, device = request.part(rows).ids, int(given[rows[0]]), model.device
         length = ids.shape[1]
         sequences = model.generate_tokens(
@@ -176,6 +176,22 @@ def _generate_left_to_right(
         yield SampleBatch(rows, length + 1, length + 1, _unpadded(ids, ids != model.end))
 
 
+def _batches(model: TextModel, request: Request, config: SamplingConfig) -> Iterator[list[int]]:
+    """Rows that are sampled together.
+
+    Rows whose windows or beginnings differ are not, for their steps would be different ones.
+    """
+    if isinstance(model, Autoregressive):
+        alike = request.given.sum(1)
+    elif request.mask.shape[1] > model.config.length:
+        moving = request.mask & (request.start > 0)
+        alike = torch.cat([request.mask, moving], 1).unique(dim=0, return_inverse=True)[1]
+    else:
+        alike = torch.zeros(len(request.ids))
+    for rows in _rows(request, config.batch_size):
+        yield from _of_equal_numbers(rows, alike)
+
+
 def _rows(request: Request, batch_size: int) -> Iterator[list[int]]:
     """Batches of rows of similar length, so that little is computed on padding."""
     lengths = request.mask.sum(1)
@@ -184,7 +200,7 @@ def _rows(request: Request, batch_size: int) -> Iterator[list[int]]:
         yield from (rows.tolist() for rows in order.split(batch_size))
 
 
-def _of_equal_numbers(rows: list[int], numbers: Int[Tensor, " n"]) -> Iterator[list[int]]:
+def _of_equal_numbers(rows: list[int], numbers: Tensor) -> Iterator[list[int]]:
     """The rows, divided into lists whose rows have equal numbers."""
     for number in numbers[rows].unique().tolist():
         yield [row for row in rows if numbers[row] == number]

@@ -77,20 +77,24 @@ def sampling_options(n: int, options: dict[str, Any]) -> tuple[SamplingConfig, D
     return SamplingConfig(**sampling), DecodingConfig(**decoding)
 
 
-def checked_texts(text: str | Sequence[str], mask: bool = False) -> list[str]:
+def checked_texts(
+    text: str | Sequence[str], option: str = "--text", mask: bool = False
+) -> list[str]:
     """The texts as a list.
 
     Args:
+        option: Name of the option in messages.
         mask: Whether [MASK] may occur.
 
     Raises:
         UserError: If one is empty, is not valid Unicode, or has a [MASK] where none may be.
     """
     texts = [text] if isinstance(text, str) else [*text]
-    check(bool(texts), "the text", "at least one", texts)
-    for each in texts:
-        check(bool(each.strip()), "--text", "a text", each)
+    check(bool(texts), option, "at least one text", texts)
+    for number, each in enumerate(texts, 1):
+        name = option if len(texts) == 1 else f"{option} (number {number})"
+        check(bool(each.strip()), name, "a text", each)
         valid = each == each.encode("utf-8", "ignore").decode()
-        check(valid, "--text", "valid UTF-8", ascii(each))
-        check(mask or MASK not in each, "--text", f"without {MASK}, which infill fills", each)
+        check(valid, name, "valid UTF-8", ascii(each))
+        check(mask or MASK not in each, name, f"without {MASK}, which infill fills", each)
     return texts

@@ -116,9 +116,11 @@ def tokens_of_words(tokenizer: Tokenizer, text: str, words: Sequence[str]) -> li
 
 def decode_unknown(tokenizer: Tokenizer, ids: list[int], spellings: Sequence[str]) -> str:
     """Decodes tokens, with a spelling for each [UNK]."""
+    if not spellings:
+        return tokenizer.decode(ids)
     text = tokenizer.decode(ids, skip_special_tokens=False)
     words = iter(spellings)
-    return re.sub(re.escape(UNK), lambda _: next(words), text)
+    return re.sub(re.escape(UNK), lambda _: next(words, UNK), text)
 
 
 def decode_after(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:

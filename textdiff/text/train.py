@@ -178,7 +178,7 @@ def _sanity_check(
 ) -> None:
     """Logs in one line whether 64 samples have obvious failures."""
     samples = [tuple(ids) for ids in _samples(model, tokenizer, config, valid, n=64)]
-    training = [tuple(corpus[i].tolist()) for i in range(len(corpus))]
+    training = [tuple(_target(corpus[i].tolist(), model)) for i in range(len(corpus))]
     warnings = sanity_warnings(samples, training, tokenizer.token_to_id(UNK))
     if max(_context_gain(model, valid).values(), default=1) < 0.1:
         warnings.append("the context gain is near 0, so samples are unrelated words: train longer")
@@ -186,6 +186,11 @@ def _sanity_check(
         log.warning("sanity check of 64 samples: %s", "; ".join(warnings))
     else:
         log.info("sanity check of 64 samples passed")
+
+
+def _target(ids: list[int], model: TextModel) -> list[int]:
+    """The tokens without those of a source."""
+    return ids[ids.index(model.config.separator) + 1 :] if model.config.has_sources else ids
 
 
 def _batches(
