@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from textdiff.config import Precision, SamplerName, SamplingConfig, TrainConfig, check
 
 SAMPLING_STEPS = 50  # default number of sampling steps
+Order = Literal["parallel", "raster", "coarse-to-fine", "random"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class ModelConfig:
         dropout: Dropout rate of the residual blocks.
         class_drop_prob: Probability that the class of a training image is dropped, for
             classifier-free guidance.
+        infill_prob: Probability that some pixels of a training example are given, which trains
+            inpainting.
+        stagger_prob: Probability that the pixels of a training example lose their noise one after
+            another, in any order, which trains sampling in any order.
     """
 
     objective: Literal["eps", "x0", "v"] = "eps"
@@ -70,6 +75,8 @@ class ModelConfig:
     attention_levels: list[int] = field(default_factory=lambda: [1])
     dropout: float = 0.0
     class_drop_prob: float = 0.1
+    infill_prob: float = 0.25
+    stagger_prob: float = 0.1
 
     def __post_init__(self) -> None:
         below = f"below logsnr_max = {self.logsnr_max}"
@@ -84,8 +91,14 @@ class ModelConfig:
         rule = f"a list of levels from 0 to {len(multipliers) - 1}"
         check(valid, "model.attention_levels", rule, levels)
         check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
-        probability = self.class_drop_prob
-        check(0 <= probability <= 1, "model.class_drop_prob", "in [0, 1]", probability)
+        for name in ("class_drop_prob", "infill_prob", "stagger_prob"):
+            value = getattr(self, name)
+            check(0 <= value <= 1, f"model.{name}", "in [0, 1]", value)
+
+    @property
+    def has_own_levels(self) -> bool:
+        """Whether each pixel may have a log SNR of its own."""
+        return self.infill_prob > 0 or self.stagger_prob > 0
 
     @property
     def matmul_width(self) -> int:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from textdiff.diffusion.gaussian import LogSNR, expand
 from textdiff.nn import LogSNREmbedding, attention
 from textdiff.prng import dropout, fold_in
 
@@ -37,6 +38,8 @@ class UNet(nn.Module):
         attention_levels: Resolutions with attention. The middle of the network always has it.
         classes: Number of classes. Class number `classes` stands for an unknown class.
         dropout: Dropout rate of the residual blocks.
+        logsnr_range: Lowest and highest log SNR, for a network in which each pixel may have a log
+            SNR of its own. If None, all pixels of an image have the same.
     """
 
     def __init__(
@@ -48,13 +51,15 @@ class UNet(nn.Module):
         attention_levels: Sequence[int],
         classes: int = 0,
         dropout: float = 0.0,
+        logsnr_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
+        self.logsnr_range = logsnr_range
         widths = [width * multiplier for multiplier in channel_multipliers]
         cond_dim, size = 2 * width, widths[0]
         self.logsnr_embedding = LogSNREmbedding(cond_dim)
         self.label = nn.Embedding(classes + 1, cond_dim) if classes else None
-        self.first = nn.Conv2d(channels, size, 3, padding=1)
+        self.first = nn.Conv2d(channels + (logsnr_range is not None), size, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips = [size]
         for level, size_out in enumerate(widths):
@@ -79,15 +84,22 @@ class UNet(nn.Module):
         self.last = zero_init(nn.Conv2d(size, channels, 3, padding=1))
 
     def forward(
-        self, x_t: Image, logsnr: PerSample, label: Index | None = None, index: Index | None = None
+        self, x_t: Image, logsnr: LogSNR, label: Index | None = None, index: Index | None = None
     ) -> Image:
         """The network's output for noisy images.
 
+        The noisiest pixel of an image decides its modulation of the norms.
+
         Args:
+            logsnr: Log SNR of each image, `(b,)`, or of each pixel, `(b, 1, h, w)`.
             label: Class of each image. If None, the classes are unknown.
             index: Index of each example in the run, from which dropout is derived. If None, there
                 is no dropout.
+
+        Raises:
+            ValueError: If pixels have log SNRs of their own and the network takes none.
         """
+        x, logsnr = self._with_levels(x_t, logsnr)
         cond = self.logsnr_embedding(logsnr)
         if self.label is not None:
             unknown = self.label.num_embeddings - 1
@@ -98,7 +110,7 @@ class UNet(nn.Module):
         def key(number: int) -> Tensor | None:
             return None if index is None else fold_in(index, number)
 
-        h = self.first(x_t)
+        h = self.first(x)
         skips = [h]
         for number, layer in enumerate(self.down):
             h = layer(h) if isinstance(layer, Down) else layer(h, cond, key(number))
@@ -111,6 +123,19 @@ class UNet(nn.Module):
             else:
                 h = layer(torch.cat([h, skips.pop()], 1), cond, key(number))
         return self.last(F.silu(self.norm(h)))
+
+    def _with_levels(self, x_t: Image, logsnr: LogSNR) -> tuple[Image, PerSample]:
+        """Images with a channel of log SNR above that of the noisiest pixel, and the latter."""
+        own = logsnr.ndim > 1
+        if self.logsnr_range is None:
+            if own:
+                raise ValueError("pixels have log SNRs of their own: logsnr_range is needed")
+            return x_t, logsnr
+        noisiest = logsnr.flatten(1).amin(1) if own else logsnr
+        low, high = self.logsnr_range
+        above = expand(logsnr, x_t) - expand(noisiest, x_t)
+        channel = (above / (high - low)).expand(-1, 1, *x_t.shape[2:])
+        return torch.cat([x_t, channel], 1), noisiest
 
 
 class Block(nn.Module):
