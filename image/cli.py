@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 from image.config import (
+    SAMPLER,
     SAMPLING_STEPS,
     EvaluationConfig,
     ImageConfig,
@@ -74,7 +75,7 @@ def add_sample(parser: OptionParser) -> None:
     add("model", type=str, help=MODEL_HELP)
     add("--n", type=int, default=64, help="Number of images.")
     parser.add_class_arguments(SamplingConfig)
-    parser.set_defaults(steps=SAMPLING_STEPS)
+    parser.set_defaults(steps=SAMPLING_STEPS, sampler=SAMPLER)
     help_ = "Scale of classifier-free guidance towards the class. 1 is no guidance."
     add("--guidance_scale", type=float, default=1.0, help=help_)
     help_ = "Name or number of the class. If null, all classes in turn."

@@ -6,7 +6,8 @@ from typing import Literal, get_args
 
 from textdiff.config import Precision, SamplerName, SamplingConfig, TrainConfig, check
 
-SAMPLING_STEPS = 50  # default number of sampling steps
+SAMPLER: SamplerName = "dpm_solver"  # default sampler
+SAMPLING_STEPS = 20  # default number of sampling steps
 Order = Literal["parallel", "raster", "coarse-to-fine", "random"]
 
 
@@ -156,7 +157,7 @@ class EvaluationConfig:
     data: str | None = None
     n: int = 1000
     steps: int | list[int] = SAMPLING_STEPS
-    samplers: str | list[str] = "ddpm"
+    samplers: str | list[str] = SAMPLER
     guidance_scale: float = 1.0
     seed: int = 0
     precision: Precision = "auto"

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from image.config import SAMPLING_STEPS
+from image.config import SAMPLER, SAMPLING_STEPS
 from image.model import ImageDiffusion, quantized, scaled
 from image.orders import order_path
 from textdiff.config import SamplingConfig, UserError, check
@@ -25,7 +25,7 @@ from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_pre
 
 Image = UInt8[Tensor, "c h w"]
 Labels = Int[Tensor, " n"]
-DEFAULT = SamplingConfig(steps=SAMPLING_STEPS)
+DEFAULT = SamplingConfig(SAMPLING_STEPS, SAMPLER)
 
 
 @dataclass(frozen=True)
