@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from textdiff.diffusion.gaussian import LogSNR, expand
+from textdiff.diffusion.gaussian import LogSNR
 from textdiff.nn import LogSNREmbedding, attention
 from textdiff.prng import dropout, fold_in
 
 Image = Float[Tensor, "b _ h w"]
 Cond = Float[Tensor, "b e"]
-PerSample = Float[Tensor, " b"]
 Index = Int[Tensor, " b"]
 L = TypeVar("L", nn.Linear, nn.Conv2d)
+KNOTS = 33  # of the embedding of a pixel's own log SNR
 
 
 class UNet(nn.Module):
@@ -59,7 +59,8 @@ class UNet(nn.Module):
         cond_dim, size = 2 * width, widths[0]
         self.logsnr_embedding = LogSNREmbedding(cond_dim)
         self.label = nn.Embedding(classes + 1, cond_dim) if classes else None
-        self.first = nn.Conv2d(channels + (logsnr_range is not None), size, 3, padding=1)
+        self.first = nn.Conv2d(channels, size, 3, padding=1)
+        self.own_level = nn.Parameter(torch.zeros(KNOTS, 2 * size)) if logsnr_range else None
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips = [size]
         for level, size_out in enumerate(widths):
@@ -80,8 +81,7 @@ class UNet(nn.Module):
                 size = size_out
             if level:
                 self.up.append(Up(size))
-        self.norm = group_norm(size)
-        self.last = zero_init(nn.Conv2d(size, channels, 3, padding=1))
+        self.norm, self.last = group_norm(size), zero_init(nn.Conv2d(size, channels, 3, padding=1))
 
     def forward(
         self, x_t: Image, logsnr: LogSNR, label: Index | None = None, index: Index | None = None
@@ -99,18 +99,18 @@ class UNet(nn.Module):
         Raises:
             ValueError: If pixels have log SNRs of their own and the network takes none.
         """
-        x, logsnr = self._with_levels(x_t, logsnr)
-        cond = self.logsnr_embedding(logsnr)
+        noisiest = logsnr if logsnr.ndim == 1 else logsnr.amin((1, 2, 3))
+        cond = self.logsnr_embedding(noisiest)
         if self.label is not None:
             unknown = self.label.num_embeddings - 1
             if label is None:
-                label = torch.full_like(logsnr, unknown, dtype=torch.long)
+                label = torch.full_like(noisiest, unknown, dtype=torch.long)
             cond = cond + self.label(label)
 
         def key(number: int) -> Tensor | None:
             return None if index is None else fold_in(index, number)
 
-        h = self.first(x)
+        h = self._with_own_levels(self.first(x_t), logsnr)
         skips = [h]
         for number, layer in enumerate(self.down):
             h = layer(h) if isinstance(layer, Down) else layer(h, cond, key(number))
@@ -124,18 +124,21 @@ class UNet(nn.Module):
                 h = layer(torch.cat([h, skips.pop()], 1), cond, key(number))
         return self.last(F.silu(self.norm(h)))
 
-    def _with_levels(self, x_t: Image, logsnr: LogSNR) -> tuple[Image, PerSample]:
-        """Images with a channel of log SNR above that of the noisiest pixel, and the latter."""
-        own = logsnr.ndim > 1
-        if self.logsnr_range is None:
-            if own:
-                raise ValueError("pixels have log SNRs of their own: logsnr_range is needed")
-            return x_t, logsnr
-        noisiest = logsnr.flatten(1).amin(1) if own else logsnr
+    def _with_own_levels(self, h: Image, logsnr: LogSNR) -> Image:
+        """Scales and shifts the features of pixels that are less noisy than their image."""
+        if logsnr.ndim == 1:
+            return h
+        if self.own_level is None or self.logsnr_range is None:
+            raise ValueError("pixels have log SNRs of their own: logsnr_range is needed")
         low, high = self.logsnr_range
-        above = expand(logsnr, x_t) - expand(noisiest, x_t)
-        channel = (above / (high - low)).expand(-1, 1, *x_t.shape[2:])
-        return torch.cat([x_t, channel], 1), noisiest
+        levels, last = logsnr[:, 0], KNOTS - 1
+        knot = ((levels - low) / (high - low) * last).clamp(0, last - 1e-3)
+        below, rest = knot.long(), (knot % 1).unsqueeze(-1)
+        left, right = (F.embedding(below + end, self.own_level) for end in (0, 1))
+        cleaner = levels > levels.amin((1, 2), keepdim=True)
+        own = torch.lerp(left, right, rest) * cleaner.unsqueeze(-1)  # b h w 2c
+        gain, shift = own.permute(0, 3, 1, 2).to(h).chunk(2, 1)
+        return h * (1 + gain) + shift
 
 
 class Block(nn.Module):
