@@ -60,10 +60,10 @@ class ModelConfig:
         dropout: Dropout rate of the residual blocks.
         class_drop_prob: Probability that the class of a training image is dropped, for
             classifier-free guidance.
-        infill_prob: Probability that some pixels of a training example are given, which trains
+        infill_prob: Probability that some pixels of a training image are given, which trains
             inpainting.
-        stagger_prob: Probability that the pixels of a training example lose their noise one after
-            another, in any order, which trains sampling in any order.
+        stagger_prob: Probability that the pixels of a training image lose their noise one after
+            another, which trains sampling in other orders than parallel.
     """
 
     objective: Literal["eps", "x0", "v"] = "eps"
@@ -77,7 +77,7 @@ class ModelConfig:
     dropout: float = 0.0
     class_drop_prob: float = 0.1
     infill_prob: float = 0.25
-    stagger_prob: float = 0.1
+    stagger_prob: float = 0.0
 
     def __post_init__(self) -> None:
         below = f"below logsnr_max = {self.logsnr_max}"
@@ -142,6 +142,9 @@ class EvaluationConfig:
             there are fewer.
         steps: Number of sampling steps, or a list of them, which gives one row each.
         samplers: Sampler, or a list of them, which gives one row each.
+        order: Order in which the pixels of samples lose their noise.
+        window: Number of pixels that lose their noise at the same time in other orders than
+            parallel. If null, 1.
         guidance_scale: Scale of classifier-free guidance. 1 is no guidance.
         seed: Seed of the samples.
         precision: Precision of the network in sampling: auto, bf16 or no (float32). Likelihoods are
@@ -158,6 +161,8 @@ class EvaluationConfig:
     n: int = 1000
     steps: int | list[int] = SAMPLING_STEPS
     samplers: str | list[str] = SAMPLER
+    order: Order = "parallel"
+    window: int | None = None
     guidance_scale: float = 1.0
     seed: int = 0
     precision: Precision = "auto"

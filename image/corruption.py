@@ -18,45 +18,49 @@ Mask = Bool[Tensor, "b 1 h w"]
 def sample_levels(
     index: Index, size: torch.Size, schedule: Schedule, infill_prob: float, stagger_prob: float
 ) -> tuple[Float[Tensor, "b 1 h w"], Mask]:
-    """Log SNR of each pixel: that of its image, with given pixels and staggered paths in some.
+    """Log SNR of each pixel. Some images have given pixels, or pixels on a staggered path.
+
+    Args:
+        index: Indices of the examples in the run, from which the randomness is derived.
+        size: Height and width.
+        schedule: Noise schedule of each pixel.
+        infill_prob: Probability that an image has given pixels, which are at its clean end.
+        stagger_prob: Probability that the other pixels lose their noise one after another.
 
     Returns:
         The log SNRs, and True at the pixels that have noise.
-
-    Args:
-        index: Indices of the examples in the run, from which the randomness is derived.
-        size: Height and width.
-        infill_prob: Probability that an example has given pixels.
-        stagger_prob: Probability that the pixels of an example are on a staggered path, in any
-            order, with any window.
     """
     moving = ~given_pixels(index, size, infill_prob)
-    staggered = uniform(index, stream=14) < stagger_prob
-    flat, order = moving.flatten(1), uniform(index, stream=12).unsqueeze(1)
-    kinds = (priority(name, index, size) for name in ("raster", "coarse-to-fine", "random"))
-    raster, coarse_to_fine, shuffled = kinds
-    chosen = torch.where(order < 2 / 3, coarse_to_fine, shuffled)
-    place = places(torch.where(order < 1 / 3, raster, chosen), flat).view_as(moving)
-    window = flat.sum(1).clamp(min=1) ** uniform(index, stream=13)
-    stagger = stagger_of(window, flat) * staggered
-    path = NoisePath(schedule, moving.to(place), place, stagger)
-    times = path.times(low_discrepancy_times(index))
+    start = moving.float()
+    place, stagger = torch.zeros_like(start), torch.zeros_like(start[:, 0, 0, 0])
+    if stagger_prob:
+        place, stagger = _staggered(index, moving)
+        stagger = stagger * (uniform(index, stream=14) < stagger_prob)
+    times = NoisePath(schedule, start, place, stagger).times(low_discrepancy_times(index))
     return schedule(times), times > 0
 
 
+def _staggered(index: Index, moving: Mask) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, " b"]]:
+    """Places and staggers of paths in any order, with any window up to all moving pixels."""
+    flat, order = moving.flatten(1), uniform(index, stream=12).unsqueeze(1)
+    kinds = ("raster", "coarse-to-fine", "random")
+    raster, coarse_to_fine, shuffled = (priority(name, index, moving.shape[2:]) for name in kinds)
+    chosen = torch.where(order < 2 / 3, coarse_to_fine, shuffled)
+    place = places(torch.where(order < 1 / 3, raster, chosen), flat).view_as(moving)
+    window = flat.sum(1).clamp(min=1) ** uniform(index, stream=13)
+    return place, stagger_of(window, flat)
+
+
 def given_pixels(index: Index, size: torch.Size, infill_prob: float) -> Mask:
-    """True where pixels are given: a half-plane, a rectangle, all but one, or scattered pixels.
+    """True at given pixels: a half-plane, a rectangle, all but a rectangle, or scattered pixels.
 
     Args:
         index: Indices of the examples in the run, from which the randomness is derived.
         size: Height and width.
-        infill_prob: Probability that an example has given pixels.
+        infill_prob: Probability that an image has given pixels.
     """
     height, width = size
-    row, column = (
-        torch.arange(height, device=index.device),
-        torch.arange(width, device=index.device),
-    )
+    row, column = (torch.arange(side, device=index.device) for side in size)
     y, x = (row.unsqueeze(1) + 0.5) / height - 0.5, (column + 0.5) / width - 0.5
 
     def draw(stream: int) -> Tensor:

@@ -119,8 +119,8 @@ def inpaint_request(
     """n ways to fill an image where `unknown` is true; its other pixels are kept.
 
     Raises:
-        UserError: If the model has one noise level for all pixels, if `unknown` is false everywhere
-            or if the shape of the image is wrong.
+        UserError: If the model was not trained for it, if `unknown` is false everywhere, or if the
+            shape of the image is wrong.
     """
     if not model.config.infill_prob:
         raise UserError("--inpaint needs a model trained for it (model.infill_prob above 0)")
@@ -165,7 +165,7 @@ def in_order(model: ImageDiffusion, request: Request, order: str, window: int | 
         window: Number of pixels that lose their noise at the same time. If None, 1.
 
     Raises:
-        UserError: If the model has one noise level for all pixels or the window is impossible.
+        UserError: If the model was not trained for other orders, or if the window is impossible.
     """
     if order != "parallel" and not model.config.stagger_prob:
         rule = "a model trained for it (model.stagger_prob above 0)"
@@ -205,7 +205,8 @@ def generate(
         )
         for step in steps:
             if step.index:
-                x0 = torch.where(logsnrs.diff(dim=0)[step.index - 1] > 0, step.x0.cpu(), x0)
+                before, after = logsnrs[step.index - 1 : step.index + 1]
+                x0 = torch.where(after > before, step.x0.cpu(), x0)
             yield SampleBatch(rows.tolist(), step.index, len(logsnrs) - 1, list(quantized(x0)))
 
 

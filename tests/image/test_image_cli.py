@@ -41,18 +41,8 @@ def test_resumed_run_ends_with_the_same_weights(tiny_run, tmp_path):
 
 def test_sample_writes_grid_files_and_animation(run, tmp_path, capsys):
     out, files, animation = tmp_path / "grid.png", tmp_path / "files", tmp_path / "steps.gif"
-    options = [
-        "--n",
-        "5",
-        "--steps",
-        "3",
-        "--sampler",
-        "ddpm",
-        "--out",
-        str(out),
-        "--files",
-        str(files),
-    ]
+    options = ["--n", "5", "--steps", "3", "--sampler", "ddpm"]
+    options += ["--out", str(out), "--files", str(files)]
     main("sample", [run, *options, "--gif", str(animation)])
     assert capsys.readouterr().out.splitlines() == [str(out)]
     assert size(out)[0] > 8
