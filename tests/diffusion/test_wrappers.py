@@ -1,20 +1,17 @@
-"""Wrappers of denoisers: guidance, clamping, infilling and self-conditioning."""
-
-import math
+"""Wrappers of denoisers: guidance, clamping and self-conditioning."""
 
 import pytest
 import torch
 from sampler_cases import FINE
 from tensors import close, double, draws, seeded
 
-from textdiff.diffusion.gaussian import PREDICTIONS, diffuse, from_eps, from_x0, posterior
-from textdiff.diffusion.gaussian_mixture import GaussianMixture, gaussian
-from textdiff.diffusion.samplers import SAMPLERS, ddpm
-from textdiff.diffusion.wrappers import clamped, guided, infilled, self_conditioned
+from textdiff.diffusion.gaussian import PREDICTIONS, diffuse, from_eps, from_x0
+from textdiff.diffusion.gaussian_mixture import gaussian
+from textdiff.diffusion.samplers import SAMPLERS
+from textdiff.diffusion.wrappers import clamped, guided, self_conditioned
 
 LOGSNRS = double(-6.0, 0.0, 2.0, 6.0)
-X, KNOWN = draws(4, 2, 3), draws(4, 2, 3, seed=1)
-MASK = torch.tensor([True, False]).view(1, 2, 1).expand(4, 2, 1)  # the first position is known
+X = draws(4, 2, 3)
 
 
 def network(x_t, logsnr):
@@ -28,7 +25,6 @@ def unconditional(x_t, logsnr):
 WRAPPED = {
     "guided": guided(network, unconditional, 3.0),
     "clamped": clamped(network, lambda x0: x0.clamp(-1, 1)),
-    "infilled": infilled(network, KNOWN, MASK),
 }
 
 
@@ -78,56 +74,6 @@ def test_samples_of_clamped_model_are_in_range(name):
     denoise = clamped(network, lambda x0: x0.clamp(-0.1, 0.1))
     *_, step = SAMPLERS[name](denoise, X, FINE, generator=seeded())
     assert step.x.abs().max() <= 0.1 + 1e-9
-
-
-# infilling
-
-
-def test_infilling_replaces_the_known_part_only():
-    x0 = WRAPPED["infilled"](X, LOGSNRS).x0
-    close(x0[:, 0], KNOWN[:, 0])
-    close(x0[:, 1], network(X, LOGSNRS).x0[:, 1])
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_samples_contain_the_known_part_exactly(name):
-    *_, step = SAMPLERS[name](WRAPPED["infilled"], X, FINE, generator=seeded())
-    close(step.x[:, 0], KNOWN[:, 0], 1e-9)
-
-
-def test_ddpm_draws_known_part_from_posterior():
-    s, t = double(1, 1, 1, 1), double(-1, -1, -1, -1)
-    step = next(ddpm(WRAPPED["infilled"], X, double(-1, 1), generator=seeded()))
-    mean, var = posterior(KNOWN, X, s, t)
-    close(step.x[:, 0], (mean + var.sqrt() * draws(*X.shape))[:, 0])
-
-
-def infilled_plane(data: GaussianMixture, n: int, known: float):
-    """Denoiser of n points in the plane whose first coordinate is known."""
-    x0, mask = torch.full((n, 2), known, dtype=torch.float64), torch.tensor([[True, False]])
-    return infilled(data.denoise, x0, mask.expand(n, 2))
-
-
-def test_ddpm_keeps_known_part_on_its_marginal():
-    """It is N(alpha known, sigma^2) at every step, within five standard errors."""
-    n, known, generator = 20_000, 1.5, seeded()
-    denoise = infilled_plane(gaussian(double(0, 0), 1.0), n, known)
-    x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
-    for step in ddpm(denoise, x, double(-12, -3, 0, 2, 5), generator=generator):
-        alpha, sigma = step.logsnr.sigmoid().sqrt().item(), (-step.logsnr).sigmoid().sqrt().item()
-        error, var_error = 5 * sigma / math.sqrt(n), 5 * sigma**2 * math.sqrt(2 / n)
-        assert step.x[:, 0].mean().item() == pytest.approx(alpha * known, abs=error)
-        assert step.x[:, 0].var().item() == pytest.approx(sigma**2, abs=var_error)
-
-
-@pytest.mark.parametrize("known", [-1.5, 1.5])
-def test_infilling_one_coordinate_selects_the_component(known):
-    """The other coordinate of the samples belongs to the same component of the mixture."""
-    n, generator = 500, seeded()
-    data = GaussianMixture(double(0.5, 0.5), double([-1.5, 1.5], [1.5, -1.5]), double(0.05, 0.05))
-    x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
-    *_, step = ddpm(infilled_plane(data, n, known), x, FINE, generator=generator)
-    assert (step.x[:, 1].sign() == -math.copysign(1, known)).double().mean() > 0.95
 
 
 # self-conditioning

@@ -1,4 +1,4 @@
-"""Functions Denoiser -> Denoiser: guidance, clamping, infilling and self-conditioning.
+"""Functions Denoiser -> Denoiser: guidance, clamping and self-conditioning.
 
 Samplers need no options for them. A wrapper that changes x0 recomputes eps, so that
 `x_t = alpha x0 + sigma eps` still holds.
@@ -7,7 +7,6 @@ Samplers need no options for them. A wrapper that changes x0 recomputes eps, so 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from textdiff.diffusion.gaussian import Denoiser, LogSNR, Prediction, X, from_x0
@@ -40,19 +39,6 @@ def clamped(denoise: Denoiser, project: Callable[[X], X]) -> Denoiser:
         return from_x0(x_t, project(denoise(x_t, logsnr).x0), logsnr)
 
     return clamped_denoise
-
-
-def infilled(denoise: Denoiser, x0: X, known: Bool[Tensor, "b *#d"]) -> Denoiser:
-    """Replaces the predicted x0 by the given `x0` where `known` is true.
-
-    Ancestral sampling then draws the known part from q(x_s | x_t, x_0), so that it has the right
-    marginal at every step.
-    """
-
-    def infilled_denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
-        return from_x0(x_t, torch.where(known, x0, denoise(x_t, logsnr).x0), logsnr)
-
-    return infilled_denoise
 
 
 def self_conditioned(network: Network) -> Denoiser:
