@@ -110,7 +110,7 @@ def test_bound_is_that_of_the_order(run: str, tmp_path: Path) -> None:
     assert [(each["order"], each["window"]) for each in options] == [
         *(("left-to-right", 1), ("left-to-right", 3))
     ]
-    assert options[0]["draws"] == 32
+    assert options[0]["draws"] == 64
     one, three = (report["table"]["model"] for report in reports)
     assert one["nats_per_token"] != three["nats_per_token"]
     assert 0 < one["nats_draw_error"] < three["nats_draw_error"]

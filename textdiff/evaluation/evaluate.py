@@ -29,7 +29,7 @@ from textdiff.evaluation.evaluator import Evaluator, Row
 from textdiff.evaluation.ngram import Bigram, Unigram, shuffled
 from textdiff.evaluation.reference_lm import PretrainedReferenceLM, ReferenceLM, sentence_batches
 from textdiff.evaluation.report import start_report, write_report
-from textdiff.evaluation.scores import DRAWS, Scores, scores_of
+from textdiff.evaluation.scores import Scores, scores_of
 from textdiff.sampling import collect, sampling_precision, with_progress
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DataConfig, TextConfig
@@ -74,7 +74,7 @@ def evaluate(name: str, options: EvaluationConfig) -> dict[str, Any]:
     )
     report = start_report(evaluator) | {
         "recovery": _token_recovery(model, evaluator.scored),
-        "options": asdict(options) | asdict(decoding) | {"draws": DRAWS},
+        "options": asdict(options) | asdict(decoding) | {"draws": options.draws},
     }
     budget = options.minutes * 60 if options.minutes else seconds
     rows = list[Row]()

@@ -17,8 +17,6 @@ from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.diagnostics import Sentence
 from textdiff.text.requests import TextModel
 
-DRAWS = 32  # of a bound, in two estimates whose difference shows the error
-
 
 class Scores(NamedTuple):
     """Nats of n sentences.
@@ -66,7 +64,10 @@ def scores_of(
 def _estimate(
     model: TextModel, ids: Tensor, mask: Tensor, key: Tensor, options: EvaluationConfig
 ) -> tuple[Float[Tensor, "b l"], Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Nats of the words, those of the length or the end, and the variance of their sum."""
+    """Nats of the words, those of the length or the end, and the variance of their sum.
+
+    A bound is the mean of two estimates, whose difference shows the variance.
+    """
     if isinstance(model, Autoregressive):
         exact = model.nats(ids, mask)
         words = exact[:, :-1].where(mask, 0)
@@ -74,7 +75,7 @@ def _estimate(
         return words, rest, torch.zeros_like(rest)
     order, window = options.order, options.window or 1
     first, second = (
-        word_nats(model, ids, mask, each, draws=DRAWS // 2, order=order, window=window)
+        word_nats(model, ids, mask, each, draws=options.draws // 2, order=order, window=window)
         for each in (fold_in(key, 32), fold_in(key, 33))
     )
     variance = (first - second).sum(1).square() / 4
