@@ -96,7 +96,7 @@ class DiffusionLM(WordPredictor):
             self.prior_weight.copy_((warmed_up + self.has_sentence_loss).clamp(0, 1))
         batch = self._corrupt(ids, mask, index)
         text = NoisyText(batch.x_t, batch.logsnr, mask)
-        evidence = self._evidence(text)
+        evidence = self.evidence(text)
         self_cond = self._self_conditioning(batch, text, torch.as_tensor(progress))
         text = text._replace(self_cond=self_cond)
         h = self._hidden(text, evidence, index if self.training else None)

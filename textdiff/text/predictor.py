@@ -134,7 +134,7 @@ class WordPredictor(PreTrainedModel):
             temperature: Temperature of the probabilities, those of the chain included.
             banned: Words of probability 0.
         """
-        evidence = self._evidence(text)
+        evidence = self.evidence(text)
         logits = self._logits(self._hidden(text, evidence), text.x_t, text.logsnr, evidence)
         with torch.autocast(text.x_t.device.type, enabled=False):
             if guidance_scale != 1:
@@ -168,7 +168,7 @@ class WordPredictor(PreTrainedModel):
                 prediction = from_x0(x_t, x0, logsnr)
             return prediction, without_banned(words.rounding_logits(prediction.x0), banned)
 
-    def _evidence(self, text: NoisyText) -> Evidence | None:
+    def evidence(self, text: NoisyText) -> Evidence | None:
         """Bayes' rule under the Markov prior; None without one."""
         if self.markov is None:
             return None
