@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from textdiff.config import TrainConfig, check
+from textdiff.text.control_config import ControlConfig
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def check_guidance_scale(key: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class DecodingConfig:
+class DecodingConfig(ControlConfig):
     """Options of decoding: how sampling uses the predicted word probabilities.
 
     Args:
@@ -206,6 +207,7 @@ class DecodingConfig:
     window: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.temperature is not None:
             check_temperature("--temperature", self.temperature)
         if self.guidance_scale is not None:

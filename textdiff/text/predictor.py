@@ -10,6 +10,7 @@ With a Markov prior p(w), the words of a sentence have the joint distribution
 Bayes' rule for a Markov text, corrected by the network word by word.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from textdiff.config import check
+from textdiff.diffusion.automaton import Automaton
 from textdiff.diffusion.gaussian import PREDICTIONS, LogSNR, Prediction, from_x0
 from textdiff.diffusion.schedules import SCHEDULES, Schedule, endpoints
 from textdiff.diffusion.transitions import Words
@@ -95,7 +97,11 @@ class WordPredictor(PreTrainedModel):
             return from_x0(text.x_t, x0, text.logsnr), logits
 
     def draw_words(
-        self, text: NoisyText, uniforms: Float[Tensor, "b l"], **decoding: Any
+        self,
+        text: NoisyText,
+        uniforms: Float[Tensor, "b l"],
+        automaton: Automaton | None = None,
+        **decoding: Any,
     ) -> tuple[Words, Vectors]:
         """Draws the words of each sentence together; returns them and the predicted mean of x0.
 
@@ -103,12 +109,14 @@ class WordPredictor(PreTrainedModel):
 
         Args:
             uniforms: Uniform random numbers in (0, 1).
+            automaton: The set of sentences that may be drawn. If None, all.
             decoding: As in `predict`.
         """
         logits, joint = self.word_logits(text, **decoding)
         assert joint is not None
         with torch.autocast(text.x_t.device.type, enabled=False):
-            words = joint.chain.sample(logits, text.mask, uniforms)
+            sample = partial(automaton.sample, joint.chain) if automaton else joint.chain.sample
+            words = sample(logits, text.mask, uniforms)
             marginal = (logits + joint.log_messages(logits, text.mask)).softmax(-1)
             return words, marginal @ self.words.embeddings
 

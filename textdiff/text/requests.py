@@ -4,7 +4,7 @@ They differ only in the time of the noise schedule at which each word starts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from textdiff.config import UserError
 from textdiff.prng import sample_keys, uniform
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DecodingConfig
+from textdiff.text.control_config import ControlConfig
 from textdiff.text.model import DiffusionLM
 from textdiff.text.tokenizer import MASK
 
@@ -31,6 +32,7 @@ class Decoding:
     x0: str = "auto"
     order: str = "parallel"
     window: int = 1
+    control: ControlConfig = field(default_factory=ControlConfig)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
             "--guidance_scale": config.guidance_scale is not None,
             "--x0 joint": config.x0 == "joint",
             f"--order {config.order}": config.order != "parallel",
+            "--forbid or --require": bool(config.forbid or config.require),
+            "--classifier": config.classifier is not None,
         }
         for option in filter(asked.get, asked):
             raise UserError(f"{option} needs a diffusion model, this one is autoregressive")
@@ -109,7 +113,7 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
     if guidance_scale is None:
         guidance_scale = model.config.sampling_guidance_scale
     temperature = config.temperature or model.config.sampling_temperature
-    order = config.order, window
+    order = config.order, window, config
     return Decoding(temperature, guidance_scale, config.clamp, config.x0, *order)
 
 
@@ -123,9 +127,11 @@ def sample_request(
     """Request for n sequences from pure noise.
 
     Args:
-        length: Number of tokens of each. If None, drawn from the lengths of the training text.
+        length: Number of tokens of each. If None, drawn from the lengths of the training text that
+            have room for the required phrases.
     """
-    lengths = _lengths(model, n, seed, length, at_least=1)
+    least = 1 if length else decoding.least_tokens
+    lengths = _lengths(model, n, seed, length, at_least=least)
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     ids = torch.zeros(mask.shape, dtype=torch.long)
     return Request(ids, mask, torch.ones(mask.shape), resolve_decoding(model, decoding))
@@ -191,7 +197,8 @@ def continue_request(
         length: Number of tokens of each, `ids` included. If None, drawn as in `sample_request`, or
             half a window more than a document that is longer than the model's sequences.
     """
-    lengths = _lengths(model, n, seed, length, at_least=len(ids) + 1)
+    least = len(ids) + (1 if length else decoding.least_tokens)
+    lengths = _lengths(model, n, seed, length, at_least=least)
     positions = torch.arange(int(lengths.max()))
     given = torch.zeros(len(positions), dtype=torch.long)
     given[: len(ids)] = torch.tensor(ids, dtype=torch.long)

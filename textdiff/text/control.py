@@ -1,0 +1,94 @@
+"""Control of a request: forbidden and required phrases, and guidance by a classifier."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from textdiff.config import UserError
+from textdiff.diffusion.automaton import Automaton
+from textdiff.text.constraints import constraints_of
+from textdiff.text.requests import Request, TextModel
+from textdiff.text.tokenizer import MASK, PAD, UNK
+
+
+@dataclass(frozen=True)
+class Control:
+    """What sampled texts must have.
+
+    Args:
+        banned: Tokens that are never sampled: the special ones, and forbidden words.
+        automaton: The set of sentences with all required and no forbidden phrases; None for all.
+    """
+
+    banned: Bool[Tensor, " v"]
+    automaton: Automaton | None = None
+
+    def to(self, device: torch.device) -> "Control":
+        """The control on a device."""
+        automaton = self.automaton.to(device) if self.automaton else None
+        return replace(self, banned=self.banned.to(device), automaton=automaton)
+
+    def never(self, request: Request) -> Bool[Tensor, "*#b v"]:
+        """Tokens that are never sampled, anywhere or at each position, where given ones are."""
+        given = request.given.unsqueeze(-1)
+        if self.automaton:  # it reads given words as they are
+            kept = torch.nn.functional.one_hot(request.ids, len(self.banned)).bool()
+            return torch.where(given, ~kept, self.banned)
+        some = (self.banned[request.ids] & request.given).any()
+        return self.banned & ~given if some else self.banned
+
+    def words(
+        self, scores: Float[Tensor, "b l v"], mask: Bool[Tensor, "b l"]
+    ) -> Int[Tensor, "b l"]:
+        """The words of the greatest scores that make an allowed sentence."""
+        return self.automaton.best(scores, mask) if self.automaton else scores.argmax(-1)
+
+
+def control_of(model: TextModel, tokenizer: Tokenizer, request: Request) -> Control:
+    """The control that a request asks for.
+
+    Raises:
+        UserError: If no text can meet the request.
+    """
+    options, size = request.decoding.control, model.config.vocab_size
+    special = _special_tokens(tokenizer, size)
+    if not (options.forbidden or options.required):
+        return Control(special)
+    longest = request.mask.shape[1]
+    if options.required and longest > model.config.length:
+        rule = f"a text of at most {model.config.length} tokens, in which the model can place it"
+        raise UserError(f"--require needs {rule}, got {longest}")
+    constraints = constraints_of(tokenizer, size, options.forbidden, options.required)
+    for token in request.ids[request.given & constraints.banned[request.ids]].tolist():
+        word = tokenizer.id_to_token(token)
+        raise UserError(f"--forbid: the given words have {word!r}: take it out of one of them")
+    control = Control(special | constraints.banned, constraints.automaton)
+    if control.automaton:
+        _check_possible(control.automaton, special, request)
+    return control
+
+
+def _check_possible(automaton: Automaton, special: Bool[Tensor, " v"], request: Request) -> None:
+    """Raises UserError if a sequence of the request has no allowed sentence."""
+    ids, given = request.ids.where(request.given, 0), request.given.long()
+    rows = torch.stack([ids, given, request.mask.long()], 1).unique(dim=0)
+    ids, given, mask = rows.unbind(1)
+    possible = automaton.accepts(ids, given.bool(), special, mask.bool())
+    if not possible.all():
+        row = int((~possible).nonzero()[0])
+        length, kept = int(mask[row].sum()), " that keep the given words" * bool(given[row].any())
+        way_out = "change --require, --forbid, the length or the given words"
+        raise UserError(
+            f"no {length} tokens{kept} have all required and no forbidden phrases: {way_out}"
+        )
+
+
+def _special_tokens(tokenizer: Tokenizer, size: int) -> Bool[Tensor, " v"]:
+    """True for the special tokens, which are never sampled."""
+    banned = torch.zeros(size, dtype=torch.bool)
+    special = (tokenizer.token_to_id(token) for token in (PAD, UNK, MASK))
+    banned[[i for i in special if i is not None]] = True
+    return banned
