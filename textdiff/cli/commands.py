@@ -11,6 +11,7 @@ from textdiff.config import SamplingConfig, UserError
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import from_options
 from textdiff.text.config import DecodingConfig, TextConfig
+from textdiff.text.control_config import ClassifierConfig
 from textdiff.training.run_dir import open_run_dir
 
 if TYPE_CHECKING:
@@ -48,6 +49,15 @@ def continue_(options: Namespace) -> None:
     """Prints sentences that begin with the given words."""
     settings = {"length": options.length} | _generation(options)
     _tasks(options).complete(options.text, n=options.n, **settings)
+
+
+def train_classifier(options: Namespace) -> None:
+    """Trains a classifier of labelled texts for a model."""
+    quiet_libraries()
+    from textdiff.text.classifier import train_classifier
+    from textdiff.text.sampling import load_model
+
+    train_classifier(*load_model(options.model), from_options(ClassifierConfig, options))
 
 
 def evaluate(options: Namespace) -> None:

@@ -7,11 +7,17 @@ from jaxtyping import Bool, Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from textdiff.config import UserError
+from textdiff.config import UserError, check
 from textdiff.diffusion.automaton import Automaton
+from textdiff.diffusion.gaussian import Denoiser
+from textdiff.diffusion.wrappers import classifier_guided
+from textdiff.text.classifier import TextClassifier, load_classifier
 from textdiff.text.constraints import constraints_of
+from textdiff.text.control_config import ControlConfig
+from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import Request, TextModel
 from textdiff.text.tokenizer import MASK, PAD, UNK
+from textdiff.text.transformer import NoisyText
 
 
 @dataclass(frozen=True)
@@ -21,10 +27,14 @@ class Control:
     Args:
         banned: Tokens that are never sampled: the special ones, and forbidden words.
         automaton: The set of sentences with all required and no forbidden phrases; None for all.
+        classifier: Guides texts towards `label`, with the strength `scale`.
     """
 
     banned: Bool[Tensor, " v"]
     automaton: Automaton | None = None
+    classifier: TextClassifier | None = None
+    label: str = ""
+    scale: float = 0.0
 
     def to(self, device: torch.device) -> "Control":
         """The control on a device."""
@@ -39,6 +49,17 @@ class Control:
             return torch.where(given, ~kept, self.banned)
         some = (self.banned[request.ids] & request.given).any()
         return self.banned & ~given if some else self.banned
+
+    def guided(self, denoise: Denoiser, mask: Bool[Tensor, "b l"]) -> Denoiser:
+        """The denoiser with the classifier's guidance."""
+        classifier, label = self.classifier, self.label
+        if classifier is None:
+            return denoise
+
+        def log_prob(x_t: Tensor, logsnr: Tensor) -> Tensor:
+            return classifier.log_prob(NoisyText(x_t, logsnr, mask), label)
+
+        return classifier_guided(denoise, log_prob, self.scale)
 
     def words(
         self, scores: Float[Tensor, "b l v"], mask: Bool[Tensor, "b l"]
@@ -55,8 +76,9 @@ def control_of(model: TextModel, tokenizer: Tokenizer, request: Request) -> Cont
     """
     options, size = request.decoding.control, model.config.vocab_size
     special = _special_tokens(tokenizer, size)
+    control = _guided_control(Control(special), model, options)
     if not (options.forbidden or options.required):
-        return Control(special)
+        return control
     longest = request.mask.shape[1]
     if options.required and longest > model.config.length:
         rule = f"a text of at most {model.config.length} tokens, in which the model can place it"
@@ -65,10 +87,22 @@ def control_of(model: TextModel, tokenizer: Tokenizer, request: Request) -> Cont
     for token in request.ids[request.given & constraints.banned[request.ids]].tolist():
         word = tokenizer.id_to_token(token)
         raise UserError(f"--forbid: the given words have {word!r}: take it out of one of them")
-    control = Control(special | constraints.banned, constraints.automaton)
-    if control.automaton:
-        _check_possible(control.automaton, special, request)
-    return control
+    if constraints.automaton:
+        _check_possible(constraints.automaton, special, request)
+    banned = special | constraints.banned
+    return replace(control, banned=banned, automaton=constraints.automaton)
+
+
+def _guided_control(control: Control, model: TextModel, options: ControlConfig) -> Control:
+    """The control with the classifier that the options name, if any."""
+    if options.classifier is None or options.label is None:
+        return control
+    assert isinstance(model, DiffusionLM)
+    classifier = load_classifier(options.classifier, model)
+    known = f"one of {', '.join(classifier.labels)}"
+    check(options.label in classifier.labels, "--label", known, options.label)
+    scale = options.classifier_scale
+    return replace(control, classifier=classifier, label=options.label, scale=scale)
 
 
 def _check_possible(automaton: Automaton, special: Bool[Tensor, " v"], request: Request) -> None:

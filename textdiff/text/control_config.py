@@ -6,7 +6,7 @@ This module does not import torch, so that the command line starts quickly.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from textdiff.config import check
+from textdiff.config import UserError, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,11 @@ class ControlConfig:
     classifier_scale: float = 5.0
 
     def __post_init__(self) -> None:
-        check(0 <= self.classifier_scale <= 1000, "--classifier_scale", "between 0 and 1000",
-              self.classifier_scale)  # fmt: skip
-        both = (self.classifier is None) == (self.label is None)
-        given = "--classifier" if self.label is None else "--label"
-        check(both, given, "given with the other", None)
+        scale = self.classifier_scale
+        check(0 <= scale <= 1000, "--classifier_scale", "between 0 and 1000", scale)
+        if (self.classifier is None) != (self.label is None):
+            missing = "--label" if self.label is None else "--classifier"
+            raise UserError(f"--classifier and --label belong together: {missing} is missing")
 
     @property
     def forbidden(self) -> list[str]:
@@ -54,3 +54,49 @@ class ControlConfig:
 def _phrases(value: Sequence[str] | str | None) -> list[str]:
     """The phrases of a list, or of a text with commas between them."""
     return [each.strip() for each in (value.split(",") if isinstance(value, str) else value or ())]
+
+
+@dataclass(frozen=True)
+class LabelledDataConfig:
+    """Options of labelled texts.
+
+    Args:
+        train: A file, a glob, a URL or a data set on the hub, in the formats of `textdiff train`.
+        field: Column of the texts.
+        label: Column of the labels.
+    """
+
+    train: str
+    field: str = "text"
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Options of a classifier and its training.
+
+    Args:
+        data: Labelled texts.
+        out: Folder of the classifier.
+        width: Width of its network, a multiple of 4.
+        depth: Number of its blocks.
+        steps: Number of training steps.
+        batch_size: Texts per step.
+        lr: Peak learning rate of AdamW.
+        seed: Seed of the initial weights and of the order of texts.
+    """
+
+    data: LabelledDataConfig
+    out: str = "runs/classifier"
+    width: int = 64
+    depth: int = 2
+    steps: int = 1500
+    batch_size: int = 64
+    lr: float = 3e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "steps", "batch_size"):
+            check(getattr(self, name) >= 1, f"--{name}", "at least 1", getattr(self, name))
+        check(self.width >= 4 and self.width % 4 == 0, "--width", "a multiple of 4", self.width)
+        check(self.lr > 0, "--lr", "positive", self.lr)

@@ -127,11 +127,9 @@ def sample_request(
     """Request for n sequences from pure noise.
 
     Args:
-        length: Number of tokens of each. If None, drawn from the lengths of the training text that
-            have room for the required phrases.
+        length: Number of tokens of each. If None, drawn from the lengths of the training text.
     """
-    least = 1 if length else decoding.least_tokens
-    lengths = _lengths(model, n, seed, length, at_least=least)
+    lengths = _lengths(model, n, seed, length, 1 if length else decoding.least_tokens)
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     ids = torch.zeros(mask.shape, dtype=torch.long)
     return Request(ids, mask, torch.ones(mask.shape), resolve_decoding(model, decoding))
