@@ -1,7 +1,14 @@
-"""A small classifier of noisy texts, whose gradient guides a text model towards a label.
+"""A small classifier of predicted words, whose gradient guides a text model towards a label.
 
-It is trained on the frozen embeddings of the model at all noise levels, as in Dhariwal & Nichol
-(arXiv:2105.05233, sec. 4); Diffusion-LM (arXiv:2205.14217, sec. 5.1) controls text in this way.
+Classifier guidance (arXiv:2105.05233) shifts the score by the gradient of log p(y | x_t). With a
+classifier of x0_hat, by Tweedie's formula, this moves x0_hat by Cov[x0 | x_t] g, where g is the
+gradient of log p(y | x0_hat) by x0_hat. For words, x0_hat is the mean of their embeddings under
+predicted probabilities p. To first order the same shift is that from p to p exp(g), where g is the
+gradient of log p(y | p) by p.
+
+The classifier is linear in the probabilities (fastText's, arXiv:1607.01759), because gradients of a
+deep one by embeddings point to rare words. It is trained on the predictions of the frozen model at
+all noise levels.
 """
 
 import hashlib
@@ -22,16 +29,17 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from textdiff.config import UserError
+from textdiff.device import autocast
 from textdiff.diffusion.gaussian import diffuse
-from textdiff.nn import upcast
 from textdiff.prng import normal
+from textdiff.sampling import sampling_precision
 from textdiff.text.control_config import ClassifierConfig
 from textdiff.text.corruption import sample_levels, sample_logsnr
 from textdiff.text.dataset import collate
 from textdiff.text.files import open_dataset
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import TextModel
-from textdiff.text.transformer import NoisyText, TextDenoiser
+from textdiff.text.transformer import NoisyText, Positions
 from textdiff.training.checkpoint import atomic_write
 
 log = logging.getLogger("textdiff")
@@ -50,34 +58,40 @@ class LabelledTexts(NamedTuple):
 
 
 class TextClassifier(nn.Module):
-    """Label of noisy texts: a small transformer over their vectors and the words they suggest.
+    """Label of texts from the probabilities of their words: a weight for each word and label.
 
     Args:
-        model: The text model. It is frozen and no part of the classifier's weights.
+        vocab_size: Number of words of the text model.
         labels: Names of the labels.
-        width: Width of the network, a multiple of 4.
-        depth: Number of its blocks.
     """
 
-    def __init__(self, model: DiffusionLM, labels: Sequence[str], width: int, depth: int) -> None:
+    def __init__(self, vocab_size: int, labels: Sequence[str]) -> None:
         super().__init__()
-        self.frozen, self.labels = [model], [*labels]  # a list, whose weights are not saved
-        c = model.config
-        sizes = c.embed_dim, width, depth, 2, c.length, model.logsnr_range
-        self.network = TextDenoiser(*sizes, own_levels=True)
-        self.head = nn.Linear(width, len(labels))
+        self.labels = [*labels]
+        self.weight = nn.Parameter(torch.zeros(vocab_size, len(labels)))
+        self.bias = nn.Parameter(torch.zeros(len(labels)))
 
-    def forward(self, text: NoisyText) -> Float[Tensor, "b c"]:
-        """Logits of the labels."""
-        words = self.frozen[0].words
-        own = words.context_free_logits(text.x_t, text.levels)
-        h = self.network(text._replace(self_cond=own.softmax(-1) @ words.embeddings))
-        real = text.mask.unsqueeze(-1)
-        return self.head(upcast(h * real).sum(1) / real.sum(1))
+    def forward(self, p: Float[Tensor, "b l v"], mask: Positions) -> Float[Tensor, "b c"]:
+        """Logits of the labels.
 
-    def log_prob(self, text: NoisyText, label: str) -> Float[Tensor, " b"]:
-        """log p(label | x_t) of each text, in nats."""
-        return self(text).log_softmax(-1)[:, self.labels.index(label)]
+        Args:
+            p: Predicted probabilities of the words.
+            mask: True at real positions.
+        """
+        return (p * mask.unsqueeze(-1)).sum(1) @ self.weight + self.bias
+
+    def tilt(
+        self, p: Float[Tensor, "b l v"], mask: Positions, label: str
+    ) -> Float[Tensor, "b l v"]:
+        """What guidance of scale 1 adds to the logits of words.
+
+        It is the gradient of log p(label | p), less its mean over the words of each position.
+        """
+        with torch.enable_grad():
+            p = p.detach().requires_grad_()
+            log_p = self(p, mask).log_softmax(-1)[:, self.labels.index(label)]
+            (gradient,) = torch.autograd.grad(log_p.sum(), p)
+        return gradient - (gradient * p.detach()).sum(-1, keepdim=True)
 
 
 def train_classifier(
@@ -92,26 +106,22 @@ def train_classifier(
     if not isinstance(model, DiffusionLM):
         raise UserError("train-classifier needs a diffusion model, this one is autoregressive")
     tokens, labels, names = _read(tokenizer, model, config)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        classifier = TextClassifier(model, names, config.width, config.depth).to(model.device)
-        order = torch.randperm(len(tokens))
+    classifier = TextClassifier(model.config.vocab_size, names).to(model.device)
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(config.seed))
     held_out, train = order.tensor_split([max(1, round(HELD_OUT * len(order)))])
-    model.requires_grad_(False)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=config.lr, weight_decay=0.01)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=config.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
     for step in trange(config.steps, desc="classifier", unit="step", leave=False, disable=None):
         index = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
         rows = train[index % len(train)]
-        text = _noisy(model, [tokens[row] for row in rows.tolist()], index)
-        loss = F.cross_entropy(classifier(text), labels[rows].to(model.device))
+        p, mask = _predicted(model, [tokens[row] for row in rows.tolist()], index)
+        loss = F.cross_entropy(classifier(p, mask), labels[rows].to(model.device))
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    _log_accuracy(classifier, [tokens[row] for row in held_out.tolist()], labels[held_out])
-    _save(classifier, config)
+    _log_accuracy(classifier, model, [tokens[row] for row in held_out.tolist()], labels[held_out])
+    _save(classifier, model, config)
     return classifier
 
 
@@ -124,11 +134,10 @@ def load_classifier(folder: str, model: DiffusionLM) -> TextClassifier:
     path = Path(folder)
     try:
         options = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        labels, sizes = options["labels"], (options["width"], options["depth"])
         if options["model"] != _fingerprint(model):
             way_out = "train one for this model with textdiff train-classifier"
             raise UserError(f"--classifier: {folder} belongs to another model: {way_out}")
-        classifier = TextClassifier(model, labels, *sizes)
+        classifier = TextClassifier(model.config.vocab_size, options["labels"])
         classifier.load_state_dict(load_file(path / "model.safetensors"))
     except UserError:
         raise
@@ -138,13 +147,13 @@ def load_classifier(folder: str, model: DiffusionLM) -> TextClassifier:
     return classifier.to(model.device).eval()
 
 
-def _save(classifier: TextClassifier, config: ClassifierConfig) -> None:
+def _save(classifier: TextClassifier, model: DiffusionLM, config: ClassifierConfig) -> None:
     """Writes model.safetensors and config.json."""
-    folder, model = Path(config.out), classifier.frozen[0]
-    options = {"labels": classifier.labels, "width": config.width, "depth": config.depth}
+    folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(classifier.state_dict(), folder / "model.safetensors")
-    options |= {"model": _fingerprint(model), "training": asdict(config)}
+    facts = {"labels": classifier.labels, "model": _fingerprint(model)}
+    options = facts | {"training": asdict(config)}
     atomic_write(folder / "config.json", json.dumps(options, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -154,21 +163,24 @@ def _fingerprint(model: DiffusionLM) -> str:
     return hashlib.sha256(weight.numpy().tobytes()).hexdigest()[:16]
 
 
-def _noisy(
+@torch.no_grad()
+def _predicted(
     model: DiffusionLM, tokens: Sequence[list[int]], index: Tensor, level: float | None = None
-) -> NoisyText:
-    """Texts with noise of the training's levels, or of one."""
+) -> tuple[Float[Tensor, "b l v"], Positions]:
+    """The model's probabilities at noise levels of the training, or at one, and their mask."""
     batch = collate([np.array(each) for each in tokens], index.numpy())
     ids, mask, keys = (batch[name].to(model.device) for name in ("ids", "mask", "index"))
     if level is None:
         schedule = model.schedule()
-        logsnr = sample_logsnr(keys, schedule, model.logsnr_range, uniform_prob=0.3)
+        logsnr = sample_logsnr(keys, schedule, model.logsnr_range, uniform_prob=0.5)
         clean = model.logsnr_range[1]
         levels, _ = sample_levels(keys, mask, schedule, logsnr, clean, GIVEN, STAGGER)
     else:
         levels = torch.full(mask.shape, level, device=model.device)
     x0 = model.words.embeddings[ids]
-    return NoisyText(diffuse(x0, normal(keys, x0.shape, stream=10), levels), levels, mask)
+    x_t = diffuse(x0, normal(keys, x0.shape, stream=10), levels)
+    with autocast(model.device, sampling_precision(model, "auto")):
+        return model.predict(NoisyText(x_t, levels, mask))[1].softmax(-1), mask
 
 
 def _read(tokenizer: Tokenizer, model: DiffusionLM, config: ClassifierConfig) -> LabelledTexts:
@@ -198,7 +210,10 @@ def _read(tokenizer: Tokenizer, model: DiffusionLM, config: ClassifierConfig) ->
 
 @torch.no_grad()
 def _log_accuracy(
-    classifier: TextClassifier, tokens: Sequence[list[int]], labels: Int[Tensor, " n"]
+    classifier: TextClassifier,
+    model: DiffusionLM,
+    tokens: Sequence[list[int]],
+    labels: Int[Tensor, " n"],
 ) -> None:
     """Logs the accuracy on held-out texts at some levels of noise."""
     found = []
@@ -207,7 +222,7 @@ def _log_accuracy(
         for first in range(0, len(tokens), 64):
             part = slice(first, first + 64)
             index = torch.arange(len(tokens))[part]
-            text = _noisy(classifier.frozen[0], tokens[part], index, level)
-            hits += int((classifier(text).argmax(1).cpu() == labels[part]).sum())
+            p, mask = _predicted(model, tokens[part], index, level)
+            hits += int((classifier(p, mask).argmax(1).cpu() == labels[part]).sum())
         found.append(f"{hits / len(tokens):.1%} at log SNR {level:g}")
     log.info("accuracy on %d held-out texts: %s", len(tokens), ", ".join(found))

@@ -9,15 +9,13 @@ from torch import Tensor
 
 from textdiff.config import UserError, check
 from textdiff.diffusion.automaton import Automaton
-from textdiff.diffusion.gaussian import Denoiser
-from textdiff.diffusion.wrappers import classifier_guided
 from textdiff.text.classifier import TextClassifier, load_classifier
 from textdiff.text.constraints import constraints_of
 from textdiff.text.control_config import ControlConfig
 from textdiff.text.model import DiffusionLM
+from textdiff.text.predictor import Guide
 from textdiff.text.requests import Request, TextModel
 from textdiff.text.tokenizer import MASK, PAD, UNK
-from textdiff.text.transformer import NoisyText
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,12 @@ class Control:
         some = (self.banned[request.ids] & request.given).any()
         return self.banned & ~given if some else self.banned
 
-    def guided(self, denoise: Denoiser, mask: Bool[Tensor, "b l"]) -> Denoiser:
-        """The denoiser with the classifier's guidance."""
-        classifier, label = self.classifier, self.label
-        if classifier is None:
-            return denoise
-
-        def log_prob(x_t: Tensor, logsnr: Tensor) -> Tensor:
-            return classifier.log_prob(NoisyText(x_t, logsnr, mask), label)
-
-        return classifier_guided(denoise, log_prob, self.scale)
+    def guide(self, mask: Bool[Tensor, "b l"]) -> Guide | None:
+        """The classifier's guidance; None without a classifier or at scale 0."""
+        classifier, label, scale = self.classifier, self.label, self.scale
+        if classifier is None or scale == 0:
+            return None
+        return lambda p: scale * classifier.tilt(p, mask, label)
 
     def words(
         self, scores: Float[Tensor, "b l v"], mask: Bool[Tensor, "b l"]

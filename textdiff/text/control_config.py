@@ -19,14 +19,15 @@ class ControlConfig:
         classifier: Folder of a classifier, made by `textdiff train-classifier`. It guides texts
             towards `label`.
         label: Class of the texts, one of the classifier's.
-        classifier_scale: Strength of the classifier's guidance. 0 is none.
+        classifier_scale: Power of the label's probability in the guidance: 0 is none, 1 to 2 are
+            useful, and from about 3 on texts break.
     """
 
     forbid: list[str] | str = field(default_factory=list)
     require: list[str] | str = field(default_factory=list)
     classifier: str | None = None
     label: str | None = None
-    classifier_scale: float = 5.0
+    classifier_scale: float = 1.5
 
     def __post_init__(self) -> None:
         scale = self.classifier_scale
@@ -78,25 +79,20 @@ class ClassifierConfig:
     Args:
         data: Labelled texts.
         out: Folder of the classifier.
-        width: Width of its network, a multiple of 4.
-        depth: Number of its blocks.
         steps: Number of training steps.
         batch_size: Texts per step.
-        lr: Peak learning rate of AdamW.
-        seed: Seed of the initial weights and of the order of texts.
+        lr: Peak learning rate of Adam.
+        seed: Seed of the order of texts.
     """
 
     data: LabelledDataConfig
     out: str = "runs/classifier"
-    width: int = 64
-    depth: int = 2
-    steps: int = 1500
+    steps: int = 500
     batch_size: int = 64
-    lr: float = 3e-3
+    lr: float = 0.03
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("depth", "steps", "batch_size"):
+        for name in ("steps", "batch_size"):
             check(getattr(self, name) >= 1, f"--{name}", "at least 1", getattr(self, name))
-        check(self.width >= 4 and self.width % 4 == 0, "--width", "a multiple of 4", self.width)
         check(self.lr > 0, "--lr", "positive", self.lr)

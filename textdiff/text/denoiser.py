@@ -13,6 +13,7 @@ from textdiff.diffusion.gaussian import Denoiser, Prediction, from_x0
 from textdiff.diffusion.wrappers import clamped, self_conditioned
 from textdiff.text.functional import project
 from textdiff.text.model import DiffusionLM
+from textdiff.text.predictor import Guide
 from textdiff.text.requests import Decoding
 from textdiff.text.transformer import NoisyText
 
@@ -27,6 +28,7 @@ def build_denoiser(
     precision: str,
     uniforms: Uniforms | None = None,
     automaton: Automaton | None = None,
+    guide: Guide | None = None,
 ) -> Denoiser:
     """The model as a denoiser with self-conditioning and clamping.
 
@@ -36,6 +38,7 @@ def build_denoiser(
             instead of the mean. Since p(x_s | x_t) is the mean of q(x_s | x_t, x0) over x0, an
             ancestral step of any length is then exact if the distribution of the sentence is.
         automaton: The set of sentences that may be sampled. If None, all.
+        guide: Guidance of the words' logits.
     """
     options: dict[str, Any] = {"banned": banned, "temperature": decoding.temperature}
     options["guidance_scale"] = decoding.guidance_scale
@@ -46,11 +49,14 @@ def build_denoiser(
             if uniforms is None:
                 prediction, logits = model.predict(text, **options)
                 mean = prediction.x0
-                if automaton:
-                    change = automaton.tilt(logits, mask).softmax(-1) - logits.softmax(-1)
+                if automaton or guide:
+                    new = logits + guide(logits.softmax(-1)) if guide else logits
+                    new = automaton.tilt(new, mask) if automaton else new
+                    change = new.softmax(-1) - logits.softmax(-1)
                     mean = mean + change @ model.words.embeddings
                 return from_x0(x_t, mean, logsnr), mean
-            words, mean = model.draw_words(text, uniforms(mask.shape[1]), automaton, **options)
+            control = automaton, guide
+            words, mean = model.draw_words(text, uniforms(mask.shape[1]), *control, **options)
         return from_x0(x_t, model.words.embeddings[words], logsnr), mean
 
     denoise = self_conditioned(network)

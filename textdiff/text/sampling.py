@@ -104,7 +104,7 @@ def _reverse(
     x0 = model.words.embeddings[given.to(model.device)]
     never, control = control.never(request).to(model.device), control.to(model.device)
     options = request.decoding, precision, uniforms, control.automaton
-    denoise = control.guided(build_denoiser(model, mask, never, *options), mask)
+    denoise = build_denoiser(model, mask, never, *options, control.guide(mask))
     for step in resample(denoise, x0, noise, logsnrs, strength=request.start, sampler=sampler):
         scores = model.words.rounding_logits(step.x0).masked_fill(never, -torch.inf)
         final = kept | (step.logsnr >= logsnrs[-1])
