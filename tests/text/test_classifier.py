@@ -1,6 +1,7 @@
 """Laws of classifiers: training, saving, and their guidance of samples."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,9 +101,15 @@ def test_saved_classifier_is_loaded(model, config, classifier):
     assert torch.equal(loaded.weight, classifier.weight)
 
 
-def test_training_is_reproducible(model, tokenizer, config, classifier):
-    assert torch.equal(train_classifier(model, tokenizer, config).weight, classifier.weight)
+def test_training_is_reproducible(model, tokenizer, config, classifier, tmp_path):
+    again = train_classifier(model, tokenizer, replace(config, out=str(tmp_path)))
+    assert torch.equal(again.weight, classifier.weight)
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_files_are_not_overwritten(model, tokenizer, config, classifier):
+    with pytest.raises(UserError, match="has files already: choose another folder"):
+        train_classifier(model, tokenizer, config)
 
 
 def test_classifiers_of_other_models_are_refused(new_model, config, classifier):

@@ -10,6 +10,7 @@ from textdiff.config import UserError
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.text.config import TokenizerConfig
 from textdiff.text.constraints import constraints_of
+from textdiff.text.control import Control
 from textdiff.text.tokenizer import MASK, train_tokenizer
 
 SENTENCE = "the king sees a small girl ."
@@ -150,6 +151,46 @@ def test_given_words_may_contradict(pipe):
     }.items():
         with pytest.raises(UserError, match=message):
             call()
+
+
+def test_a_window_may_begin_within_a_word():
+    """The "a" of "chea", at the left edge of a window, is no word: the text before it decides."""
+    tokenizer = train_tokenizer(["the cheap pub is a pub"] * 3, TokenizerConfig("bpe", size=300))
+    size = tokenizer.get_vocab_size()
+    control = Control(
+        torch.zeros(size).bool(), constraints_of(tokenizer, size, ["a"], []).automaton
+    )
+    given = torch.ones(1, 3, dtype=torch.bool)
+    for text, first, later in (("aĠp", False, True), ("Ġap", True, True), ("ĠaĠ", False, False)):
+        words = torch.tensor([[tokenizer.token_to_id(character) for character in text]])
+        for each, expected in ((control, first), (control.after_text(), later)):
+            possible = each.automaton.accepts(words, given, control.banned, given)
+            assert possible.item() == expected, text
+
+
+@pytest.fixture
+def pairs(new_model):
+    """A model of pairs, with "." as the separator of source and target."""
+
+    def model(tokenizer):
+        found = new_model(separator=tokenizer.token_to_id(".")).eval()
+        found.prior_weight.fill_(1.0)
+        return TextDiffusion(found, tokenizer)
+
+    return model
+
+
+def test_targets_obey_whatever_their_sources_have(pairs, tokenizer):
+    pipe = pairs(tokenizer)
+    assert pipe.model.config.has_sources
+    sources = ["the small girl sees queens", "a king near the brave girl"]
+    found = pipe.generate(sources, n=20, forbid=FORBID, require=REQUIRE, **HOT)
+    check(found.texts)
+    assert len({len(ids) for ids in found.sequences}) > 2
+    with pytest.raises(UserError, match="have all required and no forbidden"):
+        pipe.generate(sources, length=1, require=REQUIRE)
+    with pytest.raises(UserError, match="--classifier needs a model without sources"):
+        pipe.generate(sources, classifier="folder", label="king")
 
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])

@@ -2,12 +2,13 @@
 
 import importlib.util
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
 from textdiff.cli.parser import quiet_libraries
-from textdiff.config import SamplingConfig, UserError
+from textdiff.config import SamplingConfig, UserError, check
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import from_options
 from textdiff.text.config import DecodingConfig, TextConfig
@@ -49,6 +50,21 @@ def continue_(options: Namespace) -> None:
     """Prints sentences that begin with the given words."""
     settings = {"length": options.length} | _generation(options)
     _tasks(options).complete(options.text, n=options.n, **settings)
+
+
+def generate(options: Namespace) -> None:
+    """Prints targets of a source, or of each line of a file."""
+    check(
+        (options.source is None) != (options.source_file is None),
+        "--source",
+        "given, or --source_file (one source per line), and not both",
+        options.source,
+    )
+    sources: str | list[str] = options.source or ""
+    if options.source_file:
+        sources = Path(options.source_file).read_text(encoding="utf-8-sig").splitlines()
+    settings = {"length": options.length, "mbr": options.mbr} | _generation(options)
+    _tasks(options).generate(sources, n=options.n, **settings)
 
 
 def train_classifier(options: Namespace) -> None:

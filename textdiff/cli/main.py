@@ -67,6 +67,18 @@ def add_continue(parser: OptionParser) -> None:
     parser.add_argument("--length", type=int | None, help=help_)
 
 
+def add_generate(parser: OptionParser) -> None:
+    """Generate targets from sources, with a model of pairs (data.source, data.target)."""
+    _add_generation_options(parser, n=1)
+    parser.add_argument("--source", type=str | None, help="The source.")
+    help_ = "Text file with one source per line."
+    parser.add_argument("--source_file", type=str | None, help=help_)
+    help_ = "Tokens per target. If null, drawn from the lengths of the training text."
+    parser.add_argument("--length", type=int | None, help=help_)
+    help_ = "Candidates for each target; the one that agrees best with the others is printed."
+    parser.add_argument("--mbr", type=int, default=1, help=help_)
+
+
 def add_train_classifier(parser: OptionParser) -> None:
     """Train a small classifier of labelled texts, which guides a model (sample --classifier)."""
     parser.add_argument("model", type=str, help=MODEL_HELP)
@@ -100,6 +112,7 @@ COMMANDS: Commands = {
     "rewrite": Command(add_rewrite, commands.rewrite),
     "infill": Command(add_infill, commands.infill),
     "continue": Command(add_continue, commands.continue_),
+    "generate": Command(add_generate, commands.generate),
     "train-classifier": Command(add_train_classifier, commands.train_classifier),
     "evaluate": Command(add_evaluate, commands.evaluate),
     "doctor": Command(add_doctor, commands.doctor),

@@ -16,9 +16,10 @@ from textdiff.sampling import (
     sampling_precision,
     with_progress,
 )
-from textdiff.text.pipeline import Task, TextTasks
+from textdiff.text.pipeline import TextTasks
 from textdiff.text.requests import TextModel
 from textdiff.text.sampling import generate
+from textdiff.text.task import Task
 
 Batches = Iterable[SampleBatch[list[int]]]
 
@@ -50,9 +51,13 @@ class TextPrinter(TextTasks[None]):
         if words:
             return self._print_words(task, gathered)
         shown = self._shown(gathered) if self.show_steps else gathered
-        for row, ids in enumerate(collect(shown)):
+        found = enumerate(collect(shown))
+        texts: Iterator[str] = (task.decode(row, ids) for row, ids in found)
+        if task.select:
+            texts = iter(task.result([ids for _, ids in found]).texts)
+        for row, text in enumerate(texts):
             if process.rank == 0:
-                self._print(row, task.decode(row, ids), config.seed)
+                self._print(row, text, config.seed)
 
     def _shows_words(self, task: Task) -> bool:
         """Whether words are printed one by one: of a single text, if they settle one by one."""

@@ -83,7 +83,7 @@ class TextClassifier(nn.Module):
     def tilt(
         self, p: Float[Tensor, "b l v"], mask: Positions, label: str
     ) -> Float[Tensor, "b l v"]:
-        """What guidance of scale 1 adds to the logits of words.
+        """The amount that guidance of scale 1 adds to the logits of words.
 
         It is the gradient of log p(label | p), less its mean over the words of each position.
         """
@@ -100,11 +100,13 @@ def train_classifier(
     """Trains a classifier and saves it to `config.out`. The log shows its accuracy.
 
     Raises:
-        UserError: If the data cannot be read, have fewer than two labels or no usable text, or the
-            model is no diffusion model.
+        UserError: If the data cannot be read, have fewer than two labels or no usable text, if the
+            model is no diffusion model or has sources, or if there are files in `config.out`.
     """
-    if not isinstance(model, DiffusionLM):
-        raise UserError("train-classifier needs a diffusion model, this one is autoregressive")
+    if not isinstance(model, DiffusionLM) or model.config.has_sources:
+        raise UserError("train-classifier needs a diffusion model without sources")
+    if Path(config.out).exists() and any(Path(config.out).iterdir()):
+        raise UserError(f"--out: {config.out} has files already: choose another folder")
     tokens, labels, names = _read(tokenizer, model, config)
     classifier = TextClassifier(model.config.vocab_size, names).to(model.device)
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(config.seed))
@@ -186,7 +188,7 @@ def _predicted(
 def _read(tokenizer: Tokenizer, model: DiffusionLM, config: ClassifierConfig) -> LabelledTexts:
     """Labelled texts that the model can have. The others are left out and counted."""
     data = config.data
-    rows = open_dataset(data.train, data.field, "train", streaming=False)
+    rows = open_dataset(data.train, (data.field,), "train", streaming=False)
     if data.label not in rows.column_names:
         found = f"it has {', '.join(rows.column_names)}: choose one with --data.label"
         raise UserError(f"{data.train} has no field {data.label!r}, {found}")

@@ -11,13 +11,14 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from textdiff.config import UserError
 from textdiff.diffusion.automaton import Automaton
-from textdiff.text.tokenizer import MASK, PAD, UNK, decode_after
+from textdiff.text.tokenizer import decode_after, special_ids
 
 MOST_STATES = 64
 TOO_MANY = "have too many phrases together: name fewer, or sample several times"
@@ -48,7 +49,11 @@ class _Reader(NamedTuple):
 
 
 def constraints_of(
-    tokenizer: Tokenizer, size: int, forbid: Sequence[str], require: Sequence[str]
+    tokenizer: Tokenizer,
+    size: int,
+    forbid: Sequence[str],
+    require: Sequence[str],
+    separator: int = -1,
 ) -> Constraints:
     """The constraints of phrases on texts of a model.
 
@@ -56,6 +61,8 @@ def constraints_of(
         size: Number of tokens of the model.
         forbid: Phrases that must not occur.
         require: Phrases that must occur, at any place.
+        separator: The token between source and target, of which only the target is constrained.
+            If negative, there are no sources.
 
     Raises:
         UserError: If a phrase has a word that is not in the vocabulary, or the phrases contradict
@@ -77,13 +84,23 @@ def constraints_of(
     if found.states > MOST_STATES:
         raise UserError(f"--forbid and --require {TOO_MANY}")
     banned = (found.next == found.states).all(0)
-    return Constraints(banned, found if found.states > 1 else None)
+    if found.states == 1:
+        return Constraints(banned, None)
+    return Constraints(banned, found if separator < 0 else _after(separator, found))
+
+
+def _after(separator: int, part: Automaton) -> Automaton:
+    """The automaton of texts whose part after the separator is in a set."""
+    states = part.states  # the new state accepts every source, and the number of no state rises
+    table = F.pad(part.next + (part.next == states).long(), (0, 0, 0, 1), value=states)
+    table[:states, separator] = torch.where(part.accepting, states, states + 1)
+    return Automaton(table, torch.arange(states + 1) == states)
 
 
 def _pieces(tokenizer: Tokenizer, size: int) -> list[str]:
     """Characters that each token adds to a text, in lower case."""
     decoder = json.loads(tokenizer.to_str())["decoder"] or {}
-    special = {tokenizer.token_to_id(token) for token in (PAD, UNK, MASK)}
+    special = special_ids(tokenizer)
     anything = next((i for i in range(size) if i not in special), 0)
 
     def piece(token: int) -> str:
@@ -99,8 +116,8 @@ def _pieces(tokenizer: Tokenizer, size: int) -> list[str]:
 def _written(tokenizer: Tokenizer, pieces: list[str], key: str, phrase: str) -> str:
     """A phrase as texts of the model have it."""
     encoding = tokenizer.encode(phrase, add_special_tokens=False)
-    tokens = zip(encoding.tokens, encoding.offsets, strict=True)
-    for start, end in (offsets for token, offsets in tokens if token in (UNK, MASK, PAD)):
+    special, tokens = special_ids(tokenizer), zip(encoding.ids, encoding.offsets, strict=True)
+    for start, end in (offsets for token, offsets in tokens if token in special):
         known = "use words of its training text"
         raise UserError(f"{key}: {phrase[start:end]!r} is not in the model's vocabulary: {known}")
     written = "".join(pieces[token] for token in encoding.ids).strip()

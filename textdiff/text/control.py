@@ -12,15 +12,16 @@ from textdiff.diffusion.automaton import Automaton
 from textdiff.text.classifier import TextClassifier, load_classifier
 from textdiff.text.constraints import constraints_of
 from textdiff.text.control_config import ControlConfig
+from textdiff.text.functional import source_positions
 from textdiff.text.model import DiffusionLM
 from textdiff.text.predictor import Guide
 from textdiff.text.requests import Request, TextModel
-from textdiff.text.tokenizer import MASK, PAD, UNK
+from textdiff.text.tokenizer import special_ids
 
 
 @dataclass(frozen=True)
 class Control:
-    """What sampled texts must have.
+    """Constraints and guidance of sampled texts.
 
     Args:
         banned: Tokens that are never sampled: the special ones, and forbidden words.
@@ -39,14 +40,20 @@ class Control:
         automaton = self.automaton.to(device) if self.automaton else None
         return replace(self, banned=self.banned.to(device), automaton=automaton)
 
+    def after_text(self) -> "Control":
+        """The control of words after a text that obeys, which may begin within a word."""
+        if self.automaton is None:
+            return self
+        everywhere = torch.ones_like(self.automaton.accepting)
+        return replace(self, automaton=Automaton(self.automaton.next, everywhere))
+
     def never(self, request: Request) -> Bool[Tensor, "*#b v"]:
         """Tokens that are never sampled, anywhere or at each position, where given ones are."""
-        given = request.given.unsqueeze(-1)
+        given, own = request.given, self.banned[request.ids]
         if self.automaton:  # it reads given words as they are
-            kept = torch.nn.functional.one_hot(request.ids, len(self.banned)).bool()
-            return torch.where(given, ~kept, self.banned)
-        some = (self.banned[request.ids] & request.given).any()
-        return self.banned & ~given if some else self.banned
+            kept = (own & ~given).unsqueeze(-1)
+            return (self.banned | given.unsqueeze(-1)).scatter(2, request.ids.unsqueeze(-1), kept)
+        return self.banned & ~given.unsqueeze(-1) if (own & given).any() else self.banned
 
     def guide(self, mask: Bool[Tensor, "b l"]) -> Guide | None:
         """The classifier's guidance; None without a classifier or at scale 0."""
@@ -69,7 +76,8 @@ def control_of(model: TextModel, tokenizer: Tokenizer, request: Request) -> Cont
         UserError: If no text can meet the request.
     """
     options, size = request.decoding.control, model.config.vocab_size
-    special = _special_tokens(tokenizer, size)
+    special = torch.zeros(size, dtype=torch.bool)
+    special[[*special_ids(tokenizer)]] = True
     control = _guided_control(Control(special), model, options)
     if not (options.forbidden or options.required):
         return control
@@ -77,8 +85,10 @@ def control_of(model: TextModel, tokenizer: Tokenizer, request: Request) -> Cont
     if options.required and longest > model.config.length:
         rule = f"a text of at most {model.config.length} tokens, in which the model can place it"
         raise UserError(f"--require needs {rule}, got {longest}")
-    constraints = constraints_of(tokenizer, size, options.forbidden, options.required)
-    for token in request.ids[request.given & constraints.banned[request.ids]].tolist():
+    phrases, separator = (options.forbidden, options.required), model.config.separator
+    constraints = constraints_of(tokenizer, size, *phrases, separator)
+    own = request.given & ~source_positions(request.ids, separator)
+    for token in request.ids[own & constraints.banned[request.ids]].tolist():
         word = tokenizer.id_to_token(token)
         raise UserError(f"--forbid: the given words have {word!r}: take it out of one of them")
     if constraints.automaton:
@@ -112,11 +122,3 @@ def _check_possible(automaton: Automaton, special: Bool[Tensor, " v"], request: 
         raise UserError(
             f"no {length} tokens{kept} have all required and no forbidden phrases: {way_out}"
         )
-
-
-def _special_tokens(tokenizer: Tokenizer, size: int) -> Bool[Tensor, " v"]:
-    """True for the special tokens, which are never sampled."""
-    banned = torch.zeros(size, dtype=torch.bool)
-    special = (tokenizer.token_to_id(token) for token in (PAD, UNK, MASK))
-    banned[[i for i in special if i is not None]] = True
-    return banned

@@ -50,10 +50,8 @@ def build_denoiser(
                 prediction, logits = model.predict(text, **options)
                 mean = prediction.x0
                 if automaton or guide:
-                    new = logits + guide(logits.softmax(-1)) if guide else logits
-                    new = automaton.tilt(new, mask) if automaton else new
-                    change = new.softmax(-1) - logits.softmax(-1)
-                    mean = mean + change @ model.words.embeddings
+                    new = _controlled(logits, mask, automaton, guide)
+                    mean = mean + (new.softmax(-1) - logits.softmax(-1)) @ model.words.embeddings
                 return from_x0(x_t, mean, logsnr), mean
             control = automaton, guide
             words, mean = model.draw_words(text, uniforms(mask.shape[1]), *control, **options)
@@ -61,6 +59,17 @@ def build_denoiser(
 
     denoise = self_conditioned(network)
     return clamped(denoise, _nearest_embedding(model, banned) if decoding.clamp else project)
+
+
+def _controlled(
+    logits: Float[Tensor, "b l v"],
+    mask: Bool[Tensor, "b l"],
+    automaton: Automaton | None,
+    guide: Guide | None,
+) -> Float[Tensor, "b l v"]:
+    """Logits of guided words, given that the sentence is in the set."""
+    guided = logits + guide(logits.softmax(-1)) if guide else logits
+    return automaton.tilt(guided, mask) if automaton else guided
 
 
 def _nearest_embedding(

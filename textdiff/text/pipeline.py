@@ -2,18 +2,14 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from tokenizers import Tokenizer
 
-from textdiff.config import SamplingConfig, check
-from textdiff.sampling import SampleBatch, collect
-from textdiff.text.config import DecodingConfig
+from textdiff.config import check
+from textdiff.sampling import collect
 from textdiff.text.requests import (
-    Request,
     TextModel,
     continue_request,
     infill_request,
@@ -22,6 +18,8 @@ from textdiff.text.requests import (
     sample_request,
 )
 from textdiff.text.sampling import generate, load_model
+from textdiff.text.targets import best_by_bleu, target_request
+from textdiff.text.task import Task, TextOutput, checked_texts, sampling_options
 from textdiff.text.tokenizer import (
     MASK,
     UNK,
@@ -35,51 +33,11 @@ from textdiff.text.tokenizer import (
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class TextOutput:
-    """Texts of a task. With several inputs, the texts of the first come first.
-
-    Args:
-        texts: The texts.
-        sequences: Their tokens.
-        rows: Number of each text in the task.
-        step: Number of steps of the sampler so far, and `steps` in all. They are 0 for results.
-    """
-
-    texts: list[str]
-    sequences: list[list[int]]
-    rows: list[int]
-    step: int = 0
-    steps: int = 0
-
-
-@dataclass(frozen=True)
-class Task:
-    """A request for sequences of tokens, and how they become texts.
-
-    Args:
-        request: The request.
-        decode: Function (row of the request, tokens) -> text.
-        sampling: Options of the sampler.
-    """
-
-    request: Request
-    decode: Callable[[int, list[int]], str]
-    sampling: SamplingConfig
-
-    def output(self, batch: SampleBatch[list[int]]) -> TextOutput:
-        """The texts of a batch, in the order of the request."""
-        pairs = sorted(zip(batch.rows, batch.samples, strict=True))
-        texts = [self.decode(row, ids) for row, ids in pairs]
-        rows, sequences = map(list, zip(*pairs, strict=True))
-        return TextOutput(texts, sequences, rows, batch.step, batch.steps)
-
-
 class TextTasks(ABC, Generic[R]):
     """Tasks of a trained model. Subclasses say what becomes of a task.
 
     Further arguments of each task are the fields of `SamplingConfig` (steps, sampler, seed, ...)
-    and of `DecodingConfig` (temperature, guidance_scale, order, window, ...).
+    and of `DecodingConfig` (temperature, guidance_scale, order, require, forbid, ...).
 
     Args:
         model: A diffusion model, or the autoregressive baseline, which can sample and complete.
@@ -99,7 +57,7 @@ class TextTasks(ABC, Generic[R]):
         Args:
             length: Tokens of each text. If None, drawn from the lengths of the training text.
         """
-        sampling, decoding = _configs(n, options)
+        sampling, decoding = sampling_options(n, options)
         request = sample_request(self.model, n, sampling.seed, length, decoding)
         return self._run(Task(request, lambda _, ids: self.tokenizer.decode(ids), sampling))
 
@@ -118,10 +76,10 @@ class TextTasks(ABC, Generic[R]):
             strength: Amount of noise, from 0 (the text itself) to 1 (only its length is kept).
             protect: Words or phrases that stay as they are.
         """
-        sampling, decoding = _configs(n, options)
+        sampling, decoding = sampling_options(n, options)
         rule = "between 0 (the text itself) and 1 (only its length is kept)"
         check(0 <= strength <= 1, "--strength", rule, strength)
-        texts = _checked(text)
+        texts = checked_texts(text)
 
         kept = [tokens_of_words(self.tokenizer, each, protect) for each in texts]
         given = [encode(self.tokenizer, each) for each in texts]
@@ -146,8 +104,8 @@ class TextTasks(ABC, Generic[R]):
 
     def infill(self, text: str | Sequence[str], *, n: int = 1, **options: Any) -> R:
         """Replaces each [MASK] of texts by one token, in n ways. Other words stay as they are."""
-        sampling, decoding = _configs(n, options)
-        texts, mask_id = _checked(text, mask=True), self.tokenizer.token_to_id(MASK)
+        sampling, decoding = sampling_options(n, options)
+        texts, mask_id = checked_texts(text, mask=True), self.tokenizer.token_to_id(MASK)
         for each in texts:
             for mark in re.findall(r"\[[A-Za-z_]+\]", each):
                 check(mark == MASK, "a missing word in --text", f"written {MASK}", mark)
@@ -167,8 +125,8 @@ class TextTasks(ABC, Generic[R]):
         Args:
             length: Tokens of each text, its beginning included. If None, as in training.
         """
-        sampling, decoding = _configs(n, options)
-        texts = [each.rstrip() for each in _checked(text)]
+        sampling, decoding = sampling_options(n, options)
+        texts = [each.rstrip() for each in checked_texts(text)]
         given = [encode(self.tokenizer, each) for each in texts]
         seed = sampling.seed
         requests = [continue_request(self.model, ids, n, seed, length, decoding) for ids in given]
@@ -179,13 +137,41 @@ class TextTasks(ABC, Generic[R]):
 
         return self._run(Task(joined(requests), decode, sampling))
 
+    def generate(
+        self,
+        source: str | Sequence[str],
+        *,
+        n: int = 1,
+        length: int | None = None,
+        mbr: int = 1,
+        **options: Any,
+    ) -> R:
+        """Generates n targets of each source, with a model that was trained on pairs.
+
+        Args:
+            length: Tokens of each target. If None, drawn from the lengths of the training text.
+            mbr: Candidates for each target. The one that agrees best with the others is chosen:
+                minimum Bayes risk with BLEU (Kumar & Byrne, 2004).
+        """
+        sampling, decoding = sampling_options(n * mbr, options)
+        check(mbr >= 1, "--mbr", "at least 1", mbr)
+        given = [encode(self.tokenizer, each) for each in checked_texts(source)]
+        seed, many = sampling.seed, n * mbr
+        requests = [target_request(self.model, ids, many, seed, length, decoding) for ids in given]
+
+        def decode(row: int, ids: list[int]) -> str:
+            return self.tokenizer.decode(ids[len(given[row // many]) + 1 :])
+
+        select = best_by_bleu(mbr) if mbr > 1 else None
+        return self._run(Task(joined(requests), decode, sampling, select))
+
 
 class TextStream(TextTasks[Iterator[TextOutput]]):
     """The tasks as iterators over the steps of the sampler, batch after batch."""
 
     def _run(self, task: Task) -> Iterator[TextOutput]:
         batches = generate(self.model, self.tokenizer, task.request, task.sampling)
-        return map(task.output, batches)
+        return map(task.after_step, batches)
 
 
 class TextDiffusion(TextTasks[TextOutput]):
@@ -210,37 +196,4 @@ class TextDiffusion(TextTasks[TextOutput]):
 
     def _run(self, task: Task) -> TextOutput:
         batches = generate(self.model, self.tokenizer, task.request, task.sampling)
-        found = [*collect(batches)]
-        texts = [task.decode(row, ids) for row, ids in enumerate(found)]
-        return TextOutput(texts, found, list(range(len(found))))
-
-
-def _configs(n: int, options: dict[str, Any]) -> tuple[SamplingConfig, DecodingConfig]:
-    """The options of sampling and of decoding. Raises TypeError if there are others."""
-    check(1 <= n <= 10**7, "--n", "between 1 and 10,000,000", n)
-    names = [{field.name for field in fields(kind)} for kind in (SamplingConfig, DecodingConfig)]
-    for name in options.keys() - names[0] - names[1]:
-        nearest = get_close_matches(name, [*names[0], *names[1]], n=1)
-        hint = f": did you mean {nearest[0]}?" if nearest else ""
-        raise TypeError(f"unexpected argument {name}{hint}")
-    sampling, decoding = ({k: v for k, v in options.items() if k in each} for each in names)
-    return SamplingConfig(**sampling), DecodingConfig(**decoding)
-
-
-def _checked(text: str | Sequence[str], mask: bool = False) -> list[str]:
-    """The texts as a list.
-
-    Args:
-        mask: Whether [MASK] may occur.
-
-    Raises:
-        UserError: If one is empty, is not valid Unicode, or has a [MASK] where none may be.
-    """
-    texts = [text] if isinstance(text, str) else [*text]
-    check(bool(texts), "the text", "at least one", texts)
-    for each in texts:
-        check(bool(each.strip()), "--text", "a text", each)
-        valid = each == each.encode("utf-8", "ignore").decode()
-        check(valid, "--text", "valid UTF-8", ascii(each))
-        check(mask or MASK not in each, "--text", f"without {MASK}, which infill fills", each)
-    return texts
+        return task.result([*collect(batches)])

@@ -40,7 +40,8 @@ class WordPredictor(PreTrainedModel):
     """Word embeddings, the network, its prior and the noise schedule.
 
     Buffers: `lengths` holds the frequencies of sentence lengths (0 to `config.length`) in the
-    training text, `prior_weight` the weight of the prior's posterior in the logits.
+    training text, `target_lengths` those of targets after sources of each length, and
+    `prior_weight` the weight of the prior's posterior in the logits.
 
     Raises UserError if the objective or the schedule does not exist.
     """
@@ -49,6 +50,7 @@ class WordPredictor(PreTrainedModel):
     base_model_prefix = "diffusion_lm"
     config: DiffusionLMConfig
     lengths: Tensor
+    target_lengths: Tensor
     prior_weight: Tensor
 
     def __init__(self, config: DiffusionLMConfig) -> None:
@@ -71,6 +73,8 @@ class WordPredictor(PreTrainedModel):
         if c.schedule == "adaptive":  # optimizer states depend on the order of the parameters
             self.adaptive = AdaptiveSchedule(c.embed_dim, c.vocab_size, *self.logsnr_range)
         self.register_buffer("lengths", torch.full((c.length + 1,), 1 / (c.length + 1)))
+        if c.has_sources:
+            self.register_buffer("target_lengths", torch.ones(c.length + 1, c.length + 1))
         self.register_buffer("prior_weight", torch.zeros(()))
         self.post_init()
 

@@ -67,7 +67,7 @@ def generate(
         yield from _generate_left_to_right(model, control.banned, request, config, batches)
         return
     precision = sampling_precision(model, config.precision)
-    reverse = partial(_reverse, model, control, precision, config.sampler)
+    reverse = partial(_reverse, model, precision, config.sampler)
     joint, keys = _draws_jointly(model, request, config), sample_keys(config.seed, len(request.ids))
     for rows in batches:
         part, own_keys = request.part(rows), keys[rows].to(model.device)
@@ -76,7 +76,8 @@ def generate(
         windows = windowed(part, model.config.length)
         steps, before = sum(len(log_snrs(now)) - 1 for _, now in windows), 0
         for window, now in windowed(part, model.config.length):
-            for step, tokens, settled in reverse(now, log_snrs(now), noise, uniforms):
+            own = control.after_text() if window.start else control
+            for step, tokens, settled in reverse(own, now, log_snrs(now), noise, uniforms):
                 part.ids[:, window] = tokens
                 shown = part.mask & (part.given | (torch.arange(part.ids.shape[1]) < window.stop))
                 samples, ready = _unpadded(part.ids, shown), (window.start + settled).tolist()
@@ -86,9 +87,9 @@ def generate(
 
 def _reverse(
     model: DiffusionLM,
-    control: Control,
     precision: str,
     sampler: str,
+    control: Control,
     request: Request,
     logsnrs: LogSNRs,
     noise: Noise,
@@ -108,11 +109,8 @@ def _reverse(
     for step in resample(denoise, x0, noise, logsnrs, strength=request.start, sampler=sampler):
         scores = model.words.rounding_logits(step.x0).masked_fill(never, -torch.inf)
         final = kept | (step.logsnr >= logsnrs[-1])
-        yield (
-            step.index,
-            torch.where(kept, given, control.words(scores, mask).cpu()),
-            final.cumprod(1).sum(1),
-        )
+        words = torch.where(kept, given, control.words(scores, mask).cpu())
+        yield step.index, words, final.cumprod(1).sum(1)
 
 
 def _log_snrs(schedule: Schedule, request: Request, steps: int, keys: Int[Tensor, " b"]) -> LogSNRs:
@@ -155,13 +153,14 @@ def _generate_left_to_right(
     Raises:
         UserError: If known words are not at the beginning.
     """
-    beginning = int(request.given[0].sum())
-    if request.given[:, beginning:].any() or (request.start.where(request.mask, 0) % 1 > 0).any():
+    given = request.given.sum(1)
+    scattered = request.given & (torch.arange(request.ids.shape[1]) >= given.unsqueeze(1))
+    if scattered.any() or (request.start.where(request.mask, 0) % 1 > 0).any():
         raise UserError("an autoregressive model can sample and continue, not rewrite or infill")
-    length = request.ids.shape[1]
     keys = sample_keys(config.seed, len(request.ids))
-    for rows in batches:
-        ids, device = request.ids[rows], model.device
+    for rows in (part for batch in batches for part in _of_equal_numbers(batch, given)):
+        ids, beginning, device = request.part(rows).ids, int(given[rows[0]]), model.device
+        length = ids.shape[1]
         sequences = model.generate_tokens(
             ids.to(device),
             beginning,
@@ -181,6 +180,12 @@ def _rows(request: Request, batch_size: int) -> Iterator[list[int]]:
     for first in range(0, len(lengths), POOL * batch_size):
         order = first + lengths[first : first + POOL * batch_size].argsort(stable=True)
         yield from (rows.tolist() for rows in order.split(batch_size))
+
+
+def _of_equal_numbers(rows: list[int], numbers: Int[Tensor, " n"]) -> Iterator[list[int]]:
+    """The rows, divided into lists whose rows have equal numbers."""
+    for number in numbers[rows].unique().tolist():
+        yield [row for row in rows if numbers[row] == number]
 
 
 def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
