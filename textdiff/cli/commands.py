@@ -12,6 +12,7 @@ from textdiff.config import SamplingConfig, UserError, check
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import from_options
 from textdiff.text.config import DecodingConfig, TextConfig
+from textdiff.text.control_config import ClassifierConfig
 from textdiff.training.run_dir import open_run_dir
 
 if TYPE_CHECKING:
@@ -64,6 +65,15 @@ def generate(options: Namespace) -> None:
         sources = Path(options.source_file).read_text(encoding="utf-8-sig").splitlines()
     settings = {"length": options.length, "mbr": options.mbr} | _generation(options)
     _tasks(options).generate(sources, n=options.n, **settings)
+
+
+def train_classifier(options: Namespace) -> None:
+    """Trains a classifier of labelled texts for a model."""
+    quiet_libraries()
+    from textdiff.text.classifier import train_classifier
+    from textdiff.text.sampling import load_model
+
+    train_classifier(*load_model(options.model), from_options(ClassifierConfig, options))
 
 
 def evaluate(options: Namespace) -> None:

@@ -9,6 +9,7 @@ from textdiff.config import SamplingConfig
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import OptionParser
 from textdiff.text.config import DecodingConfig, TextConfig
+from textdiff.text.control_config import ClassifierConfig
 
 MODEL_HELP = "Run folder, its model/ folder, or a model on the Hugging Face hub."
 LOG_HELP = (
@@ -78,6 +79,12 @@ def add_generate(parser: OptionParser) -> None:
     parser.add_argument("--mbr", type=int, default=1, help=help_)
 
 
+def add_train_classifier(parser: OptionParser) -> None:
+    """Train a small classifier of labelled texts, which guides a model (sample --classifier)."""
+    parser.add_argument("model", type=str, help=MODEL_HELP)
+    parser.add_class_arguments(ClassifierConfig)
+
+
 def add_evaluate(parser: OptionParser) -> None:
     """Compare a model with held-out text and with baselines."""
     parser.add_argument("model", type=str, help="Run folder.")
@@ -106,6 +113,7 @@ COMMANDS: Commands = {
     "infill": Command(add_infill, commands.infill),
     "continue": Command(add_continue, commands.continue_),
     "generate": Command(add_generate, commands.generate),
+    "train-classifier": Command(add_train_classifier, commands.train_classifier),
     "evaluate": Command(add_evaluate, commands.evaluate),
     "doctor": Command(add_doctor, commands.doctor),
 }

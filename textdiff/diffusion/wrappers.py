@@ -9,7 +9,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from textdiff.diffusion.gaussian import Denoiser, LogSNR, Prediction, X, from_x0
+from textdiff.diffusion.gaussian import (
+    Denoiser,
+    LogSNR,
+    PerSample,
+    Prediction,
+    X,
+    alpha_sigma,
+    from_x0,
+)
 
 # (x_t, log SNR, earlier estimate of x0) -> prediction, and the estimate for the next call
 Network = Callable[[X, LogSNR, X], tuple[Prediction, X]]
@@ -27,6 +35,33 @@ def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Deno
         return Prediction(x0, uncond.eps + scale * (cond.eps - uncond.eps))
 
     return denoise
+
+
+def classifier_guided(
+    denoise: Denoiser, log_prob: Callable[[X, LogSNR], PerSample], scale: float = 1.0
+) -> Denoiser:
+    """Classifier guidance (arXiv:2105.05233, eq. 14): eps falls by sigma grad log p(y | x_t).
+
+    With scale 1 and the exact p(y | x_t) it is the denoiser of the data given y. A classifier of
+    clean data can be used on x0: `log_prob(denoise(x_t, logsnr).x0)`, as in universal guidance
+    (arXiv:2302.07121). This is too confident by the variance of x0 given x_t.
+
+    Args:
+        log_prob: log p(y | x_t) of each sample, in nats, with a gradient.
+        scale: Power of p(y | x_t). At 0 the denoiser itself is returned.
+    """
+    if scale == 0:
+        return denoise
+
+    def guided_denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
+        with torch.enable_grad():
+            noisy = x_t.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(log_prob(noisy, logsnr).sum(), noisy)
+        x0, eps = denoise(x_t, logsnr)
+        alpha, sigma = alpha_sigma(logsnr, x_t)
+        return Prediction(x0 + scale * sigma**2 / alpha * gradient, eps - scale * sigma * gradient)
+
+    return guided_denoise
 
 
 def clamped(denoise: Denoiser, project: Callable[[X], X]) -> Denoiser:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from textdiff.config import TrainConfig, check
+from textdiff.text.control_config import ControlConfig
 
 SEPARATOR = "[SEP]"  # between source and target
 
@@ -191,7 +192,7 @@ def check_guidance_scale(key: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class DecodingConfig:
+class DecodingConfig(ControlConfig):
     """Options of decoding: how sampling uses the predicted word probabilities.
 
     Args:
@@ -201,16 +202,14 @@ class DecodingConfig:
         guidance_scale: Guidance towards words that fit the context. 1 is no guidance, about 1.3
             gives words that agree with each other, 0 ignores the context, and from 3 on words
             become too rare. If null, the model's own (model.sampling_guidance_scale).
-        clamp: Replace every estimate of x0 by the nearest word embedding (Diffusion-LM's clamping
-            trick).
+        clamp: Replace every estimate of x0 by the nearest word embedding, as Diffusion-LM does.
         x0: What stands for the clean embeddings in a step. joint: those of a sentence drawn from
             the predicted distribution, all words together. mean: their mean. auto: joint with the
             sampler ddpm, a temperature of at least 0.2 and a model that has a Markov prior,
             otherwise mean.
         order: Order in which words lose their noise. parallel: all together. Others need a model
             trained with model.stagger_prob above 0.
-        window: Number of words that lose their noise at the same time in the other orders. If null,
-            1: one word after another.
+        window: Number of words that lose their noise together in the other orders. If null, 1.
     """
 
     temperature: float | None = None
@@ -221,6 +220,7 @@ class DecodingConfig:
     window: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.temperature is not None:
             check_temperature("--temperature", self.temperature)
         if self.guidance_scale is not None:

@@ -37,7 +37,7 @@ class TextTasks(ABC, Generic[R]):
     """Tasks of a trained model. Subclasses say what becomes of a task.
 
     Further arguments of each task are the fields of `SamplingConfig` (steps, sampler, seed, ...)
-    and of `DecodingConfig` (temperature, guidance_scale, order, window, ...).
+    and of `DecodingConfig` (temperature, guidance_scale, order, require, forbid, ...).
 
     Args:
         model: A diffusion model, or the autoregressive baseline, which can sample and complete.

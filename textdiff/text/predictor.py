@@ -10,6 +10,8 @@ With a Markov prior p(w), the words of a sentence have the joint distribution
 Bayes' rule for a Markov text, corrected by the network word by word.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from textdiff.config import check
+from textdiff.diffusion.automaton import Automaton
 from textdiff.diffusion.gaussian import PREDICTIONS, LogSNR, Prediction, from_x0
 from textdiff.diffusion.schedules import SCHEDULES, Schedule, endpoints
 from textdiff.diffusion.transitions import Words
@@ -28,6 +31,9 @@ from textdiff.text.markov_prior import Evidence, Joint, MarkovPrior
 from textdiff.text.model_config import DiffusionLMConfig
 from textdiff.text.transformer import Keys, NoisyText, TextDenoiser, Vectors
 from textdiff.text.word_embedding import WordEmbedding
+
+# probabilities of words -> what guidance adds to their logits
+Guide = Callable[[Float[Tensor, "b l v"]], Float[Tensor, "b l v"]]
 
 
 class WordPredictor(PreTrainedModel):
@@ -99,7 +105,12 @@ class WordPredictor(PreTrainedModel):
             return from_x0(text.x_t, x0, text.logsnr), logits
 
     def draw_words(
-        self, text: NoisyText, uniforms: Float[Tensor, "b l"], **decoding: Any
+        self,
+        text: NoisyText,
+        uniforms: Float[Tensor, "b l"],
+        automaton: Automaton | None = None,
+        guide: Guide | None = None,
+        **decoding: Any,
     ) -> tuple[Words, Vectors]:
         """Draws the words of each sentence together; returns them and the predicted mean of x0.
 
@@ -107,14 +118,18 @@ class WordPredictor(PreTrainedModel):
 
         Args:
             uniforms: Uniform random numbers in (0, 1).
+            automaton: The set of sentences that may be drawn. If None, all.
+            guide: Guidance of the words' logits.
             decoding: As in `predict`.
         """
         logits, joint = self.word_logits(text, **decoding)
         assert joint is not None
         with torch.autocast(text.x_t.device.type, enabled=False):
-            words = joint.chain.sample(logits, text.mask, uniforms)
             marginal = (logits + joint.log_messages(logits, text.mask)).softmax(-1)
-            return words, marginal @ self.words.embeddings
+            mean = marginal @ self.words.embeddings
+            logits = logits + guide(marginal) if guide else logits
+            sample = partial(automaton.sample, joint.chain) if automaton else joint.chain.sample
+            return sample(logits, text.mask, uniforms), mean
 
     def word_logits(
         self,

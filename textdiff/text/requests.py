@@ -4,7 +4,7 @@ They differ only in the time of the noise schedule at which each word starts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor
 from textdiff.config import UserError
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DecodingConfig
+from textdiff.text.control_config import ControlConfig
 from textdiff.text.lengths import sequence_lengths, writes_documents
 from textdiff.text.model import DiffusionLM
 from textdiff.text.tokenizer import MASK
@@ -31,6 +32,7 @@ class Decoding:
     x0: str = "auto"
     order: str = "parallel"
     window: int = 1
+    control: ControlConfig = field(default_factory=ControlConfig)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
             "--guidance_scale": config.guidance_scale is not None,
             "--x0 joint": config.x0 == "joint",
             f"--order {config.order}": config.order != "parallel",
+            "--forbid or --require": bool(config.forbid or config.require),
+            "--classifier": config.classifier is not None,
         }
         for option in filter(asked.get, asked):
             raise UserError(f"{option} needs a diffusion model, this one is autoregressive")
@@ -96,6 +100,8 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
     if config.temperature is not None and model.config.objective != "ce":
         trained = f"this one has {model.config.objective}"
         raise UserError(f"--temperature needs a model trained with objective ce, {trained}")
+    if config.classifier and model.config.has_sources:
+        raise UserError("--classifier needs a model without sources: write the label in the source")
     if config.x0 == "joint" and not model.markov:
         raise UserError("--x0 joint needs a model with a Markov prior (model.prior markov)")
     if config.order != "parallel" and not model.config.stagger_prob:
@@ -109,7 +115,7 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
     if guidance_scale is None:
         guidance_scale = model.config.sampling_guidance_scale
     temperature = config.temperature or model.config.sampling_temperature
-    order = config.order, window
+    order = config.order, window, config
     return Decoding(temperature, guidance_scale, config.clamp, config.x0, *order)
 
 
@@ -126,7 +132,7 @@ def sample_request(
         length: Number of tokens of each. If None, drawn from the lengths of the training text.
     """
     _refuse_sources(model)
-    lengths = sequence_lengths(model, n, seed, length, at_least=1)
+    lengths = sequence_lengths(model, n, seed, length, 0, decoding.least_tokens)
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     ids = torch.zeros(mask.shape, dtype=torch.long)
     return Request(ids, mask, torch.ones(mask.shape), resolve_decoding(model, decoding))
@@ -193,7 +199,7 @@ def continue_request(
             half a window more than a document that is longer than the model's sequences.
     """
     _refuse_sources(model)
-    lengths = sequence_lengths(model, n, seed, length, at_least=len(ids) + 1)
+    lengths = sequence_lengths(model, n, seed, length, len(ids), decoding.least_tokens)
     return continued(model, ids, lengths, decoding)
 
 

@@ -70,9 +70,8 @@ def target_request(
     elif isinstance(model, Autoregressive):
         lengths = torch.full((n,), room)
     else:
-        weight = model.target_lengths[len(given)].cpu().double()[: room + 1]
-        weight = weight if weight.sum() > 0 else torch.arange(room + 1).sign().double()
-        lengths = draw_lengths(weight, n, seed)
+        weight = model.target_lengths[len(given), : room + 1]
+        lengths = draw_lengths(weight, n, seed, min(decoding.least_tokens, room))
     return continued(model, given, lengths + len(given), decoding)
 
 

@@ -86,6 +86,12 @@ def load_tokenizer(name: str) -> Tokenizer:
     return tokenizer
 
 
+def special_ids(tokenizer: Tokenizer) -> set[int]:
+    """Ids of the special tokens, which no text has."""
+    ids = map(tokenizer.token_to_id, (PAD, UNK, MASK, SEPARATOR))
+    return {token for token in ids if token is not None}
+
+
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of a text. A warning names the words without a token."""
     encoding = tokenizer.encode(text, add_special_tokens=False)
