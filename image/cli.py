@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from image.config import SAMPLING_STEPS, EvaluationConfig, ImageConfig, check_guidance_scale
+from image.config import (
+    SAMPLER,
+    SAMPLING_STEPS,
+    EvaluationConfig,
+    ImageConfig,
+    Order,
+    check_guidance_scale,
+)
 from textdiff.cli.parser import (
     Command,
     Commands,
@@ -68,7 +75,7 @@ def add_sample(parser: OptionParser) -> None:
     add("model", type=str, help=MODEL_HELP)
     add("--n", type=int, default=64, help="Number of images.")
     parser.add_class_arguments(SamplingConfig)
-    parser.set_defaults(steps=SAMPLING_STEPS)
+    parser.set_defaults(steps=SAMPLING_STEPS, sampler=SAMPLER)
     help_ = "Scale of classifier-free guidance towards the class. 1 is no guidance."
     add("--guidance_scale", type=float, default=1.0, help=help_)
     help_ = "Name or number of the class. If null, all classes in turn."
@@ -83,6 +90,10 @@ def add_sample(parser: OptionParser) -> None:
     add("--interpolate", type=str, nargs=2, metavar=("A", "B"), help=help_)
     help_ = "Noise of --edit and --interpolate, from 0 (none) to 1 (nothing of the image is left)."
     add("--strength", type=float, default=0.5, help=help_)
+    help_ = "Order in which pixels lose their noise, for a model with model.stagger_prob above 0."
+    add("--order", type=Order, default="parallel", help=help_)
+    help_ = "Number of pixels that lose their noise at the same time in other orders. If null, 1."
+    add("--window", type=int | None, help=help_)
     add("--out", type=str, default="grid.png", help="File for a grid of all images.")
     help_ = "Also write each image to a file in this folder."
     add("--files", type=str | None, metavar="FOLDER", help=help_)
@@ -99,12 +110,13 @@ def sample(options: Namespace) -> None:
     _check_outputs(options)
     from image.grid import animation, grid, to_image
     from image.inputs import read_request
-    from image.sampling import load_model
+    from image.sampling import in_order, load_model
 
     model = load_model(options.model)
     if options.guidance_scale != 1 and not model.config.classes:
         raise UserError("--guidance_scale: this model was trained without classes")
-    pixels, frames = _generate(model, read_request(model, options), options)
+    request = in_order(model, read_request(model, options), options.order, options.window)
+    pixels, frames = _generate(model, request, options)
     if current_process().rank > 0:
         return
     grid(pixels).save(options.out)

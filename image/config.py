@@ -6,7 +6,9 @@ from typing import Literal, get_args
 
 from textdiff.config import Precision, SamplerName, SamplingConfig, TrainConfig, check
 
-SAMPLING_STEPS = 50  # default number of sampling steps
+SAMPLER: SamplerName = "dpm_solver"  # default sampler
+SAMPLING_STEPS = 20  # default number of sampling steps
+Order = Literal["parallel", "raster", "coarse-to-fine", "random"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class ModelConfig:
         dropout: Dropout rate of the residual blocks.
         class_drop_prob: Probability that the class of a training image is dropped, for
             classifier-free guidance.
+        infill_prob: Probability that some pixels of a training image are given, which trains
+            inpainting.
+        stagger_prob: Probability that the pixels of a training image lose their noise one after
+            another, which trains sampling in other orders than parallel.
     """
 
     objective: Literal["eps", "x0", "v"] = "eps"
@@ -70,6 +76,8 @@ class ModelConfig:
     attention_levels: list[int] = field(default_factory=lambda: [1])
     dropout: float = 0.0
     class_drop_prob: float = 0.1
+    infill_prob: float = 0.25
+    stagger_prob: float = 0.0
 
     def __post_init__(self) -> None:
         below = f"below logsnr_max = {self.logsnr_max}"
@@ -84,8 +92,14 @@ class ModelConfig:
         rule = f"a list of levels from 0 to {len(multipliers) - 1}"
         check(valid, "model.attention_levels", rule, levels)
         check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
-        probability = self.class_drop_prob
-        check(0 <= probability <= 1, "model.class_drop_prob", "in [0, 1]", probability)
+        for name in ("class_drop_prob", "infill_prob", "stagger_prob"):
+            value = getattr(self, name)
+            check(0 <= value <= 1, f"model.{name}", "in [0, 1]", value)
+
+    @property
+    def has_own_levels(self) -> bool:
+        """Whether each pixel may have a log SNR of its own."""
+        return self.infill_prob > 0 or self.stagger_prob > 0
 
     @property
     def matmul_width(self) -> int:
@@ -128,6 +142,9 @@ class EvaluationConfig:
             there are fewer.
         steps: Number of sampling steps, or a list of them, which gives one row each.
         samplers: Sampler, or a list of them, which gives one row each.
+        order: Order in which the pixels of samples lose their noise.
+        window: Number of pixels that lose their noise at the same time in other orders than
+            parallel. If null, 1.
         guidance_scale: Scale of classifier-free guidance. 1 is no guidance.
         seed: Seed of the samples.
         precision: Precision of the network in sampling: auto, bf16 or no (float32). Likelihoods are
@@ -143,7 +160,9 @@ class EvaluationConfig:
     data: str | None = None
     n: int = 1000
     steps: int | list[int] = SAMPLING_STEPS
-    samplers: str | list[str] = "ddpm"
+    samplers: str | list[str] = SAMPLER
+    order: Order = "parallel"
+    window: int | None = None
     guidance_scale: float = 1.0
     seed: int = 0
     precision: Precision = "auto"

@@ -16,7 +16,7 @@ from image.evaluator import build_evaluator
 from image.likelihood import bits_per_dimension, negative_elbo, ode_negative_elbo
 from image.model import ImageDiffusion
 from image.report import with_columns, write_report
-from image.sampling import generate, load_model, sample_request
+from image.sampling import generate, in_order, load_model, sample_request
 from image.sources import Images, open_images, read_images
 from textdiff.config import SamplingConfig, UserError
 from textdiff.diffusion.samplers import EVALUATIONS
@@ -67,6 +67,7 @@ def _sample(
 ) -> tuple[Images, dict[str, Any]]:
     """Samples of all classes in turn, and their cost."""
     request = sample_request(model, options.n, options.seed, None, options.guidance_scale)
+    request = in_order(model, request, options.order, options.window)
     sampling = SamplingConfig(steps, sampler, options.seed, 100, options.precision)
     start, count = time.perf_counter(), -(-options.n // sampling.batch_size)
     batches = generate(model, request, sampling)

@@ -14,10 +14,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from image.config import ModelConfig
+from image.corruption import sample_levels
 from image.unet import UNet
 from textdiff.config import check
 from textdiff.device import autocast
-from textdiff.diffusion.gaussian import PREDICTIONS, Denoiser, Prediction
+from textdiff.diffusion.gaussian import PREDICTIONS, Denoiser, LogSNR, Prediction
 from textdiff.diffusion.losses import LOSSES
 from textdiff.diffusion.schedules import SCHEDULES, Schedule
 from textdiff.diffusion.wrappers import clamped, guided
@@ -26,7 +27,6 @@ from textdiff.prng import low_discrepancy_times, normal, uniform
 
 X = Float[Tensor, "b c h w"]
 Pixels = UInt8[Tensor, "b c h w"]
-PerSample = Float[Tensor, " b"]
 Index = Int[Tensor, " b"]
 
 
@@ -43,6 +43,12 @@ class ImageDiffusionConfig(PreTrainedConfig, ModelConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         ModelConfig.__post_init__(self)
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Builds the configuration. Models that were saved without these options have one level."""
+        before = {"infill_prob": 0.0, "stagger_prob": 0.0}
+        return super().from_dict(before | config_dict, **kwargs)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,6 +83,7 @@ class ImageDiffusion(PreTrainedModel):
             c.attention_levels,
             len(c.classes),
             c.dropout,
+            (c.logsnr_min, c.logsnr_max) if c.has_own_levels else None,
         )
         self.post_init()
 
@@ -88,11 +95,12 @@ class ImageDiffusion(PreTrainedModel):
         return self.fixed_schedule
 
     def predict(
-        self, x_t: X, logsnr: PerSample, label: Index | None = None, index: Index | None = None
+        self, x_t: X, logsnr: LogSNR, label: Index | None = None, index: Index | None = None
     ) -> Prediction:
         """Calls the network once and converts its output to (x0, eps).
 
         Args:
+            logsnr: Log SNR of each image, or of each pixel.
             index: Index of each example in the run, from which dropout is derived. If None, there
                 is no dropout.
         """
@@ -128,6 +136,8 @@ class ImageDiffusion(PreTrainedModel):
     ) -> dict[str, Float[Tensor, ""]]:
         """Squared error of the objective, per pixel and channel, under the objective's name.
 
+        Pixels without noise have none. There are some in training only.
+
         Args:
             index: Index of each example in the run, from which its randomness is derived.
             label: Class of each image. In training it is dropped with `class_drop_prob`.
@@ -135,7 +145,7 @@ class ImageDiffusion(PreTrainedModel):
         """
         x0, objective = scaled(pixels), self.config.objective
         dropout_index = index if self.training else None
-        logsnr = self.schedule()(low_discrepancy_times(index))
+        logsnr, noisy = self._levels(index, x0.shape[2:])
         if label is not None and self.training:
             dropped = uniform(index, stream=2) < self.config.class_drop_prob
             label = torch.where(dropped, len(self.config.classes), label)
@@ -144,7 +154,14 @@ class ImageDiffusion(PreTrainedModel):
             return self.predict(x_t, logsnr, label, dropout_index)
 
         eps = normal(index, x0.shape, stream=1)
-        return {objective: LOSSES[objective](denoise, x0, eps, logsnr).mean()}
+        return {objective: (LOSSES[objective](denoise, x0, eps, logsnr) * noisy).mean()}
+
+    def _levels(self, index: Index, size: torch.Size) -> tuple[LogSNR, Tensor | float]:
+        """Log SNR of each image or pixel, and where there is noise."""
+        c, schedule = self.config, self.schedule()
+        if self.training and c.has_own_levels:
+            return sample_levels(index, size, schedule, c.infill_prob, c.stagger_prob)
+        return schedule(low_discrepancy_times(index)), 1.0
 
 
 def scaled(pixels: Pixels) -> X:

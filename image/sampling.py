@@ -1,20 +1,23 @@
 """Sampling of images: `generate` runs the reverse process for a `Request`, batch by batch.
 
-Requests to sample, edit, inpaint and interpolate differ only in which pixels are known and in how
-much noise sampling starts from.
+Requests to sample, edit, inpaint and interpolate differ only in the images and in the time of the
+noise schedule at which each pixel starts.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from image.config import SAMPLING_STEPS
+from image.config import SAMPLER, SAMPLING_STEPS
 from image.model import ImageDiffusion, quantized, scaled
+from image.orders import order_path
 from textdiff.config import SamplingConfig, UserError, check
-from textdiff.diffusion.wrappers import infilled
+from textdiff.diffusion.samplers import LogSNRs
+from textdiff.diffusion.schedules import Schedule
 from textdiff.distributed import SINGLE_PROCESS, ProcessInfo
 from textdiff.hub import load_pretrained
 from textdiff.prng import noise_generator, sample_keys
@@ -22,7 +25,7 @@ from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_pre
 
 Image = UInt8[Tensor, "c h w"]
 Labels = Int[Tensor, " n"]
-DEFAULT = SamplingConfig(steps=SAMPLING_STEPS)
+DEFAULT = SamplingConfig(SAMPLING_STEPS, SAMPLER)
 
 
 @dataclass(frozen=True)
@@ -30,20 +33,31 @@ class Request:
     """n images to be sampled.
 
     Args:
-        start: Images in [-1, 1] to start from. Pure noise does not depend on them.
+        x0: Images in [-1, 1]. They have no meaning where `start` is 1.
         keys: Key of each image, from which its noise is derived.
-        strength: Time of the noise schedule at which sampling starts. 1 is pure noise.
-        known: True where the pixels of `start` are kept.
+        start: Time of the noise schedule at which each pixel starts: 1 is pure noise, 0 keeps the
+            pixel.
         label: Class of each image.
         guidance_scale: Scale of classifier-free guidance. 1 is no guidance.
+        order: Order in which pixels lose their noise; see `in_order`.
+        window: Number of pixels that lose their noise at the same time, if not parallel.
     """
 
-    start: Float[Tensor, "n c h w"]
+    x0: Float[Tensor, "n c h w"]
     keys: Int[Tensor, " n"]
-    strength: float = 1.0
-    known: Bool[Tensor, "n 1 h w"] | None = None
+    start: Float[Tensor, "n 1 h w"]
     label: Labels | None = None
     guidance_scale: float = 1.0
+    order: str = "parallel"
+    window: int = 1
+
+    def log_snrs(self, schedule: Schedule, steps: int, rows: Int[Tensor, " b"]) -> LogSNRs:
+        """Log SNRs of the sampler for some images: one per step, or one per pixel."""
+        start, strength = self.start[rows], round(float(self.start.max()), 6)  # from float32
+        if self.order == "parallel" and (start == self.start.max()).all():
+            return resample_grid(schedule, steps, strength)
+        path = order_path(schedule, start, self.keys[rows], self.order, self.window)
+        return path.grid(math.ceil(steps * strength)).unique_consecutive(dim=0)
 
 
 def load_model(name: str) -> ImageDiffusion:
@@ -67,8 +81,8 @@ def sample_request(
     classes = len(model.config.classes)
     if label is None and classes:
         label = torch.arange(n) % classes
-    start = torch.zeros(n, *model.config.shape)
-    return Request(start, sample_keys(seed, n), label=label, guidance_scale=guidance_scale)
+    x0 = torch.zeros(n, *model.config.shape)
+    return Request(x0, sample_keys(seed, n), _times(x0, 1.0), label, guidance_scale)
 
 
 def edit_request(
@@ -89,8 +103,8 @@ def edit_request(
         UserError: If the strength or the shape of the image is wrong.
     """
     check(0 <= strength <= 1, "--strength", "between 0 (the image) and 1 (nothing of it)", strength)
-    start, keys = _repeated(model, image, n), sample_keys(seed, n)
-    return Request(start, keys, strength, label=label, guidance_scale=guidance_scale)
+    x0, keys = _repeated(model, image, n), sample_keys(seed, n)
+    return Request(x0, keys, _times(x0, strength), label, guidance_scale)
 
 
 def inpaint_request(
@@ -105,13 +119,15 @@ def inpaint_request(
     """n ways to fill an image where `unknown` is true; its other pixels are kept.
 
     Raises:
-        UserError: If `unknown` is false everywhere or the shape of the image is wrong.
+        UserError: If the model was not trained for it, if `unknown` is false everywhere, or if the
+            shape of the image is wrong.
     """
+    if not model.config.infill_prob:
+        raise UserError("--inpaint needs a model trained for it (model.infill_prob above 0)")
     if not unknown.any():
         raise UserError("--mask is black everywhere: paint the pixels to be filled white")
-    start, known = _repeated(model, image, n), ~unknown.expand(n, 1, -1, -1)
-    keys = sample_keys(seed, n)
-    return Request(start, keys, known=known, label=label, guidance_scale=guidance_scale)
+    x0, start = _repeated(model, image, n), unknown.float().expand(n, 1, -1, -1)
+    return Request(x0, sample_keys(seed, n), start, label, guidance_scale)
 
 
 def interpolate_request(
@@ -136,9 +152,29 @@ def interpolate_request(
     rule = "between 0 (the images) and 1 (nothing of them)"
     check(0 <= strength <= 1, "--strength", rule, strength)
     weight = torch.linspace(0, 1, n)[:, None, None, None]
-    start = _repeated(model, first, n).lerp(_repeated(model, second, n), weight)
+    x0 = _repeated(model, first, n).lerp(_repeated(model, second, n), weight)
     keys = sample_keys(seed, 1).expand(n)
-    return Request(start, keys, strength, label=label, guidance_scale=guidance_scale)
+    return Request(x0, keys, _times(x0, strength), label, guidance_scale)
+
+
+def in_order(model: ImageDiffusion, request: Request, order: str, window: int | None) -> Request:
+    """The request with pixels that lose their noise one after another.
+
+    Args:
+        order: parallel (all together), raster (line by line), coarse-to-fine or random.
+        window: Number of pixels that lose their noise at the same time. If None, 1.
+
+    Raises:
+        UserError: If the model was not trained for other orders, or if the window is impossible.
+    """
+    if order != "parallel" and not model.config.stagger_prob:
+        rule = "a model trained for it (model.stagger_prob above 0)"
+        raise UserError(f"--order {order} needs {rule}")
+    if window is not None:
+        check(order != "parallel", "--order", "another one with --window", order)
+        pixels = request.start[0].numel()
+        check(1 <= window <= pixels, "--window", f"between 1 and {pixels}, the pixels", window)
+    return replace(request, order=order, window=window or 1)
 
 
 @torch.no_grad()
@@ -150,25 +186,33 @@ def generate(
 ) -> Iterator[SampleBatch[Image]]:
     """Runs the reverse process and yields the images after every step of every batch.
 
-    Image i depends only on its key and on its part of the request.
+    Image i depends only on its key and on its part of the request. A pixel is the estimate of x0 in
+    the last step in which its noise was reduced; before that it is the pixel of the request.
 
     Args:
         process: This process. Several processes divide the batches.
     """
     precision = sampling_precision(model, config.precision)
-    logsnrs = resample_grid(model.schedule(), config.steps, request.strength)
-    batches = torch.arange(len(request.start)).split(config.batch_size)
+    batches = torch.arange(len(request.x0)).split(config.batch_size)
     for rows in batches[process.rank :: process.world]:
-        x0 = request.start[rows].to(model.device)
+        x0, start = request.x0[rows], request.start[rows]
+        logsnrs = request.log_snrs(model.schedule(), config.steps, rows)
         noise = noise_generator(request.keys[rows].to(model.device))
         label = None if request.label is None else request.label[rows].to(model.device)
         denoise = model.denoiser(label, request.guidance_scale, precision)
-        if request.known is not None:
-            denoise = infilled(denoise, x0, request.known[rows].to(model.device))
-        strength, sampler = request.strength, config.sampler
-        for step in resample(denoise, x0, noise, logsnrs, strength=strength, sampler=sampler):
-            pixels = list(quantized(step.x0).cpu())
-            yield SampleBatch(rows.tolist(), step.index, len(logsnrs) - 1, pixels)
+        steps = resample(
+            denoise, x0.to(model.device), noise, logsnrs, strength=start, sampler=config.sampler
+        )
+        for step in steps:
+            if step.index:
+                before, after = logsnrs[step.index - 1 : step.index + 1]
+                x0 = torch.where(after > before, step.x0.cpu(), x0)
+            yield SampleBatch(rows.tolist(), step.index, len(logsnrs) - 1, list(quantized(x0)))
+
+
+def _times(x0: Float[Tensor, "n c h w"], time: float) -> Float[Tensor, "n 1 h w"]:
+    """The same time for all pixels."""
+    return torch.full_like(x0[:, :1], time)
 
 
 def _repeated(model: ImageDiffusion, image: Image, n: int) -> Float[Tensor, "n c h w"]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +11,8 @@ from image.config import ImageConfig
 from image.data import training_batches, validation_batches
 from image.grid import grid
 from image.model import ImageDiffusion, ImageDiffusionConfig
-from image.sampling import generate, sample_request
+from image.sampling import DEFAULT, generate, sample_request
 from image.sources import Images, open_images
-from textdiff.config import SamplingConfig
 from textdiff.sampling import collect
 from textdiff.training.batching import MicroBatch
 from textdiff.training.checkpoint import reraise_write_errors, sha256
@@ -85,7 +84,7 @@ def _validation_report(
     path = folder / f"step-{event.step:06d}.png"
     folder.mkdir(exist_ok=True)
     request = sample_request(event.model, SAMPLES, seed=0)
-    sampling = SamplingConfig(steps=20, precision=config.train.precision)
+    sampling = replace(DEFAULT, precision=config.train.precision)
     samples = torch.stack([*collect(generate(event.model, request, sampling))])
     with reraise_write_errors("samples", folder):
         grid(samples).save(path)

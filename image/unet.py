@@ -16,14 +16,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from textdiff.diffusion.gaussian import LogSNR
 from textdiff.nn import LogSNREmbedding, attention
 from textdiff.prng import dropout, fold_in
 
 Image = Float[Tensor, "b _ h w"]
 Cond = Float[Tensor, "b e"]
-PerSample = Float[Tensor, " b"]
 Index = Int[Tensor, " b"]
 L = TypeVar("L", nn.Linear, nn.Conv2d)
+KNOTS = 33  # of the embedding of a pixel's own log SNR
 
 
 class UNet(nn.Module):
@@ -37,6 +38,8 @@ class UNet(nn.Module):
         attention_levels: Resolutions with attention. The middle of the network always has it.
         classes: Number of classes. Class number `classes` stands for an unknown class.
         dropout: Dropout rate of the residual blocks.
+        logsnr_range: Lowest and highest log SNR, for a network in which each pixel may have a log
+            SNR of its own. If None, all pixels of an image have the same.
     """
 
     def __init__(
@@ -48,13 +51,16 @@ class UNet(nn.Module):
         attention_levels: Sequence[int],
         classes: int = 0,
         dropout: float = 0.0,
+        logsnr_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
+        self.logsnr_range = logsnr_range
         widths = [width * multiplier for multiplier in channel_multipliers]
         cond_dim, size = 2 * width, widths[0]
         self.logsnr_embedding = LogSNREmbedding(cond_dim)
         self.label = nn.Embedding(classes + 1, cond_dim) if classes else None
         self.first = nn.Conv2d(channels, size, 3, padding=1)
+        self.own_level = nn.Parameter(torch.zeros(KNOTS, 2 * size)) if logsnr_range else None
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips = [size]
         for level, size_out in enumerate(widths):
@@ -75,30 +81,36 @@ class UNet(nn.Module):
                 size = size_out
             if level:
                 self.up.append(Up(size))
-        self.norm = group_norm(size)
-        self.last = zero_init(nn.Conv2d(size, channels, 3, padding=1))
+        self.norm, self.last = group_norm(size), zero_init(nn.Conv2d(size, channels, 3, padding=1))
 
     def forward(
-        self, x_t: Image, logsnr: PerSample, label: Index | None = None, index: Index | None = None
+        self, x_t: Image, logsnr: LogSNR, label: Index | None = None, index: Index | None = None
     ) -> Image:
         """The network's output for noisy images.
 
+        The noisiest pixel of an image decides its modulation of the norms.
+
         Args:
+            logsnr: Log SNR of each image, `(b,)`, or of each pixel, `(b, 1, h, w)`.
             label: Class of each image. If None, the classes are unknown.
             index: Index of each example in the run, from which dropout is derived. If None, there
                 is no dropout.
+
+        Raises:
+            ValueError: If pixels have log SNRs of their own and the network takes none.
         """
-        cond = self.logsnr_embedding(logsnr)
+        noisiest = logsnr if logsnr.ndim == 1 else logsnr.amin((1, 2, 3))
+        cond = self.logsnr_embedding(noisiest)
         if self.label is not None:
             unknown = self.label.num_embeddings - 1
             if label is None:
-                label = torch.full_like(logsnr, unknown, dtype=torch.long)
+                label = torch.full_like(noisiest, unknown, dtype=torch.long)
             cond = cond + self.label(label)
 
         def key(number: int) -> Tensor | None:
             return None if index is None else fold_in(index, number)
 
-        h = self.first(x_t)
+        h = self._with_own_levels(self.first(x_t), logsnr)
         skips = [h]
         for number, layer in enumerate(self.down):
             h = layer(h) if isinstance(layer, Down) else layer(h, cond, key(number))
@@ -111,6 +123,22 @@ class UNet(nn.Module):
             else:
                 h = layer(torch.cat([h, skips.pop()], 1), cond, key(number))
         return self.last(F.silu(self.norm(h)))
+
+    def _with_own_levels(self, h: Image, logsnr: LogSNR) -> Image:
+        """Scales and shifts the features of pixels that are less noisy than their image."""
+        if logsnr.ndim == 1:
+            return h
+        if self.own_level is None or self.logsnr_range is None:
+            raise ValueError("pixels have log SNRs of their own: logsnr_range is needed")
+        low, high = self.logsnr_range
+        levels, last = logsnr[:, 0], KNOTS - 1
+        knot = ((levels - low) / (high - low) * last).clamp(0, last - 1e-3)
+        below, rest = knot.long(), (knot % 1).unsqueeze(-1)
+        left, right = (F.embedding(below + end, self.own_level) for end in (0, 1))
+        cleaner = levels > levels.amin((1, 2), keepdim=True)
+        own = torch.lerp(left, right, rest) * cleaner.unsqueeze(-1)  # b h w 2c
+        gain, shift = own.permute(0, 3, 1, 2).to(h).chunk(2, 1)
+        return h * (1 + gain) + shift
 
 
 class Block(nn.Module):

@@ -1,4 +1,4 @@
-"""Benchmarks: `python scripts/benchmark.py text`, `image` and `quality`.
+"""Benchmarks: `python scripts/benchmark.py text`, `image`, `quality` and `inpainting`.
 
 text: The denoiser beside a BERT encoder of the same size, in the shape of Diffusion-LM
 (arXiv:2205.14217), built from transformers. image: The U-Net beside UNet2DModel of diffusers of the
@@ -10,6 +10,8 @@ rate, and memory. They print medians and ratios, and write a JSON file.
 
 quality: Minutes of training to given bounds, beside Diffusion-LM's recipe and an autoregressive
 model (benchmarks/quality.py).
+
+inpainting: Exact conditioning beside replacement (benchmarks/inpainting.py).
 """
 
 import json
@@ -23,6 +25,7 @@ from typing import Any
 import torch
 from benchmarks.comparison import Setting, compare, matmul_rates
 from benchmarks.denoisers import LENGTH
+from benchmarks.inpainting import inpainting
 from benchmarks.quality import quality
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -229,5 +232,5 @@ def with_flag_values(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    commands = {"text": text, "image": image, "quality": quality}
+    commands = {"text": text, "image": image, "quality": quality, "inpainting": inpainting}
     run_script(commands, args=with_flag_values(sys.argv[1:]))

@@ -19,11 +19,11 @@ from textdiff.evaluation.reference_lm import ReferenceLM, perplexity
 from textdiff.sampling import collect
 from textdiff.text import token_cache
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.lengths import placement_nats
+from textdiff.text.free_lengths import placement_nats
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import infill_request, joined
 from textdiff.text.sampling import generate, load_model
-from textdiff.text.scores import sequence_nats
+from textdiff.text.sequence_likelihood import sequence_nats
 from textdiff.text.tokenizer import MASK
 
 LONGEST, SPAN = 8, 6

@@ -26,7 +26,7 @@ from tensors import close, double, draws, seeded
 from torch.distributions import MultivariateNormal
 
 from textdiff.diffusion.gaussian import Prediction, diffuse
-from textdiff.diffusion.likelihood import prior_and_diffusion_loss
+from textdiff.diffusion.likelihood import prior_and_diffusion_loss, prior_kl
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.schedules import bounded, cosine
 
@@ -122,6 +122,26 @@ def test_bound_of_text_is_its_entropy(shuffled, window):
     gap = nats - exact
     error = gap.std() / math.sqrt(n)
     assert gap.mean().abs() < 4 * error
+    assert error < 0.05
+
+
+@text_paths
+def test_loss_of_bayes_rule_is_the_fall_of_nats(shuffled, window):
+    """Of one sentence: that of -log p(words | x) from the noisy to the clean end."""
+    n, noisy, clean = 4000, -4.0, 2.0
+    mask, words = torch.ones(n, SIZE, dtype=torch.bool), torch.tensor([2, 1, 3, 1]).expand(n, -1)
+    noise, x0 = partial(torch.randn_like, generator=seeded(6)), TEXT.embeddings[words]
+    priority = uniforms(n, SIZE, seed=9) if shuffled else torch.arange(SIZE).double().expand(n, -1)
+    path = ordered(lambda t: clean + (noisy - clean) * t, priority, window)
+    denoise, offsets = partial(TEXT.denoise, mask=mask), uniforms(n, 32, seed=8)
+    nats = prior_and_diffusion_loss(denoise, x0, path, offsets, noise, 100_000)
+    nats = (nats - prior_kl(x0, path(torch.ones(n).double()))).sum((1, 2))
+    for end, sign in ((noisy, -1), (clean, 1)):
+        level = double(end).expand(n)
+        own = TEXT.log_likelihood(diffuse(x0, noise(x0), level), level)
+        nats += sign * TEXT.chain.nats(own, words, mask)
+    error = nats.std() / math.sqrt(n)
+    assert nats.mean().abs() < 4 * error
     assert error < 0.05
 
 

@@ -1,20 +1,17 @@
-"""Wrappers of denoisers: guidance, clamping, infilling and self-conditioning."""
-
-import math
+"""Wrappers of denoisers: guidance, clamping and self-conditioning."""
 
 import pytest
 import torch
 from sampler_cases import FINE
 from tensors import close, double, draws, seeded
 
-from textdiff.diffusion.gaussian import PREDICTIONS, diffuse, from_eps, from_x0, posterior
-from textdiff.diffusion.gaussian_mixture import GaussianMixture, gaussian
+from textdiff.diffusion.gaussian import PREDICTIONS, diffuse, from_eps, from_x0
+from textdiff.diffusion.gaussian_mixture import gaussian
 from textdiff.diffusion.samplers import SAMPLERS, ddpm
-from textdiff.diffusion.wrappers import clamped, guided, infilled, self_conditioned
+from textdiff.diffusion.wrappers import clamped, classifier_guided, guided, self_conditioned
 
 LOGSNRS = double(-6.0, 0.0, 2.0, 6.0)
-X, KNOWN = draws(4, 2, 3), draws(4, 2, 3, seed=1)
-MASK = torch.tensor([True, False]).view(1, 2, 1).expand(4, 2, 1)  # the first position is known
+X = draws(4, 2, 3)
 
 
 def network(x_t, logsnr):
@@ -27,8 +24,8 @@ def unconditional(x_t, logsnr):
 
 WRAPPED = {
     "guided": guided(network, unconditional, 3.0),
+    "classifier_guided": classifier_guided(network, lambda x, _: -x.pow(4).sum((1, 2)), 0.1),
     "clamped": clamped(network, lambda x0: x0.clamp(-1, 1)),
-    "infilled": infilled(network, KNOWN, MASK),
 }
 
 
@@ -60,6 +57,54 @@ def test_guided_score_is_linear_in_both_scores():
     close(-eps / sigma, -1.5 * data.score(X, LOGSNRS) + 2.5 * condition.score(X, LOGSNRS), 1e-9)
 
 
+# guidance by a classifier: data N(1, 2^2), and a label y = 3 with y | x0 from N(x0, 0.5^2)
+
+DATA, LABEL, LABEL_VAR = gaussian(double(1.0), 4.0), 3.0, 0.25
+POSTERIOR_VAR = 1 / (1 / 4 + 1 / LABEL_VAR)
+POSTERIOR_MEAN = POSTERIOR_VAR * (1 / 4 + LABEL / LABEL_VAR)
+
+
+def label_log_prob(x_t, logsnr, x0_var=True):
+    """log p(y | x_t); without `x0_var`, log p(y | x0) of clean data at the predicted x0."""
+    var = 4 / (1 + 4 * logsnr.exp()).unsqueeze(1) if x0_var else 0
+    error = LABEL - DATA.denoise(x_t, logsnr).x0
+    return (-error.square() / (2 * (LABEL_VAR + var))).sum(1)
+
+
+def test_classifier_guidance_gives_the_conditional_denoiser():
+    """With the exact p(y | x_t), for Gaussian data and a linear-Gaussian label."""
+    conditional = gaussian(double(POSTERIOR_MEAN), POSTERIOR_VAR)
+    x_t = draws(4, 1)
+    found = classifier_guided(DATA.denoise, label_log_prob)(x_t, LOGSNRS)
+    for actual, expected in zip(found, conditional.denoise(x_t, LOGSNRS), strict=True):
+        close(actual, expected, 1e-9)
+
+
+def test_classifier_guidance_samples_the_posterior():
+    """Its mean and variance, within five standard errors."""
+    n, generator = 20_000, seeded()
+    denoise = classifier_guided(DATA.denoise, label_log_prob)
+    x = torch.randn(n, 1, generator=generator, dtype=torch.float64)
+    *_, step = ddpm(denoise, x, torch.linspace(-9, 9, 200).double(), generator=generator)
+    error = 5 * math.sqrt(POSTERIOR_VAR / n)
+    assert step.x.mean().item() == pytest.approx(POSTERIOR_MEAN, abs=error)
+    assert step.x.var().item() == pytest.approx(POSTERIOR_VAR, rel=5 * math.sqrt(2 / n) + 0.02)
+
+
+def test_label_of_predicted_x0_is_too_confident():
+    """The shift of x0 is too large by (r + v) / r, v and r the variances of x0 | x_t and y | x0."""
+    x_t = draws(4, 1)
+    free = DATA.denoise(x_t, LOGSNRS).x0
+    exact = classifier_guided(DATA.denoise, label_log_prob)(x_t, LOGSNRS).x0 - free
+    plain = classifier_guided(DATA.denoise, lambda x, g: label_log_prob(x, g, False))
+    factor = 1 + 4 / (1 + 4 * LOGSNRS.exp()).unsqueeze(1) / LABEL_VAR
+    close(plain(x_t, LOGSNRS).x0 - free, factor * exact, 1e-9)
+
+
+def test_classifier_guidance_of_scale_0_is_the_denoiser():
+    assert classifier_guided(network, label_log_prob, 0.0) is network
+
+
 # clamping
 
 
@@ -78,56 +123,6 @@ def test_samples_of_clamped_model_are_in_range(name):
     denoise = clamped(network, lambda x0: x0.clamp(-0.1, 0.1))
     *_, step = SAMPLERS[name](denoise, X, FINE, generator=seeded())
     assert step.x.abs().max() <= 0.1 + 1e-9
-
-
-# infilling
-
-
-def test_infilling_replaces_the_known_part_only():
-    x0 = WRAPPED["infilled"](X, LOGSNRS).x0
-    close(x0[:, 0], KNOWN[:, 0])
-    close(x0[:, 1], network(X, LOGSNRS).x0[:, 1])
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_samples_contain_the_known_part_exactly(name):
-    *_, step = SAMPLERS[name](WRAPPED["infilled"], X, FINE, generator=seeded())
-    close(step.x[:, 0], KNOWN[:, 0], 1e-9)
-
-
-def test_ddpm_draws_known_part_from_posterior():
-    s, t = double(1, 1, 1, 1), double(-1, -1, -1, -1)
-    step = next(ddpm(WRAPPED["infilled"], X, double(-1, 1), generator=seeded()))
-    mean, var = posterior(KNOWN, X, s, t)
-    close(step.x[:, 0], (mean + var.sqrt() * draws(*X.shape))[:, 0])
-
-
-def infilled_plane(data: GaussianMixture, n: int, known: float):
-    """Denoiser of n points in the plane whose first coordinate is known."""
-    x0, mask = torch.full((n, 2), known, dtype=torch.float64), torch.tensor([[True, False]])
-    return infilled(data.denoise, x0, mask.expand(n, 2))
-
-
-def test_ddpm_keeps_known_part_on_its_marginal():
-    """It is N(alpha known, sigma^2) at every step, within five standard errors."""
-    n, known, generator = 20_000, 1.5, seeded()
-    denoise = infilled_plane(gaussian(double(0, 0), 1.0), n, known)
-    x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
-    for step in ddpm(denoise, x, double(-12, -3, 0, 2, 5), generator=generator):
-        alpha, sigma = step.logsnr.sigmoid().sqrt().item(), (-step.logsnr).sigmoid().sqrt().item()
-        error, var_error = 5 * sigma / math.sqrt(n), 5 * sigma**2 * math.sqrt(2 / n)
-        assert step.x[:, 0].mean().item() == pytest.approx(alpha * known, abs=error)
-        assert step.x[:, 0].var().item() == pytest.approx(sigma**2, abs=var_error)
-
-
-@pytest.mark.parametrize("known", [-1.5, 1.5])
-def test_infilling_one_coordinate_selects_the_component(known):
-    """The other coordinate of the samples belongs to the same component of the mixture."""
-    n, generator = 500, seeded()
-    data = GaussianMixture(double(0.5, 0.5), double([-1.5, 1.5], [1.5, -1.5]), double(0.05, 0.05))
-    x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
-    *_, step = ddpm(infilled_plane(data, n, known), x, FINE, generator=generator)
-    assert (step.x[:, 1].sign() == -math.copysign(1, known)).double().mean() > 0.95
 
 
 # self-conditioning

@@ -92,6 +92,31 @@ def test_samples_and_figures_are_written(evaluated: Evaluated) -> None:
     assert [line[2:] for line in lines if line.startswith("# ")] == ROWS
 
 
+def test_nats_by_position_are_in_report(evaluated: Evaluated) -> None:
+    """Of the models whose words have nats, once for all numbers of steps."""
+    positions = evaluated.report["positions"]
+    assert list(positions) == ["model", "ar"]
+    assert positions["model"]["sentences"] == positions["ar"]["sentences"]
+    assert all(len(set(map(len, found.values()))) == 1 for found in positions.values())
+
+
+def test_bound_is_that_of_the_order(run: str, tmp_path: Path) -> None:
+    """Baselines keep their own order."""
+    names = {"order": "left-to-right", "out": str(tmp_path), "baselines": ["ar"]}
+    reports = [
+        evaluate(run, EvaluationConfig(**{**SHORT, **names, "window": window})) for window in (1, 3)
+    ]
+    options = [report["options"] for report in reports]
+    assert [(each["order"], each["window"]) for each in options] == [
+        *(("left-to-right", 1), ("left-to-right", 3))
+    ]
+    assert options[0]["draws"] == 64
+    one, three = (report["table"]["model"] for report in reports)
+    assert one["nats_per_token"] != three["nats_per_token"]
+    assert 0 < one["nats_draw_error"] < three["nats_draw_error"]
+    assert reports[0]["table"]["ar"]["nats_draw_error"] == 0
+
+
 def test_trained_baselines_are_used_again(run: str, evaluated: Evaluated) -> None:
     """The second evaluation takes the trained reference model by the name of its folder."""
     (reference_lm,) = evaluated.folder.glob("reference-*")

@@ -13,9 +13,10 @@ from PIL import Image
 from image.cli import main
 from image.model import ImageDiffusion, ImageDiffusionConfig
 
-SMALL = {"width": 8, "channel_multipliers": [1, 2], "res_blocks": 1, "attention_levels": [1]}
+SMALL = {"width": 8, "channel_multipliers": [1, 2], "res_blocks": 1, "stagger_prob": 0.25}
 TINY_RUN = [
     *("--model.width", "8", "--model.channel_multipliers", "[1,2]", "--model.res_blocks", "1"),
+    *("--model.stagger_prob", "0.25"),
     *("--train.batch_size", "16", "--train.precision", "no", "--train.steps", "4"),
     *("--train.log_every", "1", "--train.save_every", "2", "--train.valid_every", "4"),
 ]

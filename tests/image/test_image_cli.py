@@ -41,7 +41,8 @@ def test_resumed_run_ends_with_the_same_weights(tiny_run, tmp_path):
 
 def test_sample_writes_grid_files_and_animation(run, tmp_path, capsys):
     out, files, animation = tmp_path / "grid.png", tmp_path / "files", tmp_path / "steps.gif"
-    options = ["--n", "5", "--steps", "3", "--out", str(out), "--files", str(files)]
+    options = ["--n", "5", "--steps", "3", "--sampler", "ddpm"]
+    options += ["--out", str(out), "--files", str(files)]
     main("sample", [run, *options, "--gif", str(animation)])
     assert capsys.readouterr().out.splitlines() == [str(out)]
     assert size(out)[0] > 8
@@ -52,7 +53,11 @@ def test_sample_writes_grid_files_and_animation(run, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "options",
-    [["--edit", "A"], ["--inpaint", "A", "--mask", "A"], ["--interpolate", "A", "A"]],
+    [
+        ["--edit", "A"],
+        ["--inpaint", "A", "--mask", "A", "--order", "raster", "--window", "4"],
+        ["--interpolate", "A", "A"],
+    ],
     ids=["edit", "inpaint", "interpolate"],
 )
 def test_images_of_other_sizes_are_fitted(run, square, tmp_path, options):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from image.cli import main
 
+ONE_LEVEL = str(Path(__file__).parents[1] / "golden" / "images")
 INPAINT = ["RUN", "--inpaint", "SQUARE", "--mask"]
 INTERPOLATE = ["RUN", "--interpolate", "SQUARE", "SQUARE"]
 MISTAKES = [
@@ -31,6 +32,11 @@ MISTAKES = [
     ("sample", ["RUN", "--inpaint", "a.png"], "--inpaint needs --mask"),
     ("sample", [*INPAINT, "SMALL"], "--mask must be as large as the image, 16x16, got '8x8'"),
     ("sample", [*INTERPOLATE, "--n", "1"], "--n of --interpolate must be at least 2"),
+    ("sample", [ONE_LEVEL, *INPAINT[1:], "SQUARE"], "--inpaint needs a model trained for it"),
+    ("sample", [ONE_LEVEL, "--order", "random"], "--order random needs a model trained for it"),
+    ("sample", ["RUN", "--order", "raster", "--window", "65"], "--window must be between 1 and 64"),
+    ("sample", ["RUN", "--window", "2"], "--order must be another one with --window"),
+    ("train", ["--model.stagger_prob", "2"], "model.stagger_prob must be in [0, 1]"),
     ("sample", ["RUN", "--edit", "nowhere.png"], "nowhere.png: No such file"),
     ("sample", ["RUN", "--edit", "BROKEN"], "BROKEN: "),
     (

@@ -13,6 +13,7 @@ from image.metrics import Classifier, features, probabilities
 from image.sampling import (
     edit_request,
     generate,
+    in_order,
     inpaint_request,
     interpolate_request,
     sample_request,
@@ -23,13 +24,14 @@ from textdiff.training.batching import MicroBatch
 from textdiff.training.trainer import Trainer
 
 IMAGE = torch.zeros(1, 8, 8, dtype=torch.uint8)
-UNKNOWN = torch.ones(8, 8, dtype=torch.bool)
+UNKNOWN = torch.arange(8).expand(8, 8) < 4
 LABEL = torch.zeros(4, dtype=torch.long)
-REQUESTS = {  # all of them guided
+REQUESTS = {  # all but the last guided
     "sample": lambda model: sample_request(model, 4, 0, None, 2.0),
     "edit": lambda model: edit_request(model, IMAGE, 4, 0, 0.5, LABEL, 2.0),
     "inpaint": lambda model: inpaint_request(model, IMAGE, UNKNOWN, 4, 0, LABEL, 2.0),
     "interpolate": lambda model: interpolate_request(model, IMAGE, IMAGE, 4, 0, 0.5, LABEL, 2.0),
+    "order": lambda model: in_order(model, sample_request(model, 4, 0), "random", 3),
 }
 every_kind_of_int64 = pytest.mark.parametrize("exact_int64", [True, False])
 

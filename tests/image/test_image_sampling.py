@@ -102,6 +102,14 @@ def test_edit_strength_runs_from_image_to_sample(new_image_model, pixels):
     assert torch.equal(strongest, sampled(model, sample_request(model, 2, seed=3)))
 
 
+@pytest.mark.parametrize("strength", [0.1, 0.3, 0.7])
+def test_edits_take_steps_in_proportion(new_image_model, pixels, strength):
+    model = new_image_model()
+    request = edit_request(model, pixels[0], n=1, seed=0, strength=strength)
+    batches = list(generate(model, request, SamplingConfig(steps=10)))
+    assert len(batches) == batches[-1].steps == round(10 * strength)
+
+
 def test_stronger_edits_are_farther_from_the_image(new_image_model, pixels):
     model = new_image_model()
     edits = [
@@ -122,7 +130,7 @@ def test_interpolation_runs_from_first_to_second(new_image_model, pixels):
 
 
 def test_class_and_guidance_change_every_request(new_image_model, pixels):
-    model, unknown = new_image_model(classes=["a", "b"]), torch.ones(8, 8, dtype=torch.bool)
+    model, unknown = new_image_model(classes=["a", "b"]), torch.arange(8).expand(8, 8) < 4
     first, second = pixels[:2]
     requests = (
         lambda *given: sample_request(model, 2, 0, *given),

@@ -15,11 +15,12 @@ def unet(
     dropout: float = 0.0,
     perturbed: bool = True,
     multipliers: Sequence[int] = (1, 2),
+    logsnr_range: tuple[float, float] | None = None,
 ) -> UNet:
     attention_levels = (1,) if len(multipliers) > 1 else (0,)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = UNet(channels, 8, multipliers, 1, attention_levels, classes, dropout)
+        net = UNet(channels, 8, multipliers, 1, attention_levels, classes, dropout, logsnr_range)
         if perturbed:
             for parameter in net.parameters():
                 parameter.data += 0.05 * torch.randn(parameter.shape)
@@ -89,8 +90,10 @@ def test_adaptive_group_norm_is_gain_and_shift():
     assert_close(norm(h, cond), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_every_parameter_gets_a_gradient():
-    net, (x, logsnr) = unet(classes=3), noisy(2, 1, 8, 8)
+@pytest.mark.parametrize("logsnr_range", [None, (-9.0, 10.0)], ids=["one", "own"])
+def test_every_parameter_gets_a_gradient(logsnr_range):
+    net, (x, logsnr) = unet(classes=3, logsnr_range=logsnr_range), noisy(2, 1, 8, 8)
+    logsnr = torch.linspace(-9, 10, 128).view(2, 1, 8, 8) if logsnr_range else logsnr
     net(x, logsnr, torch.tensor([0, 1])).square().sum().backward()
     parameters = dict(net.named_parameters())
     assert not [name for name, p in parameters.items() if p.grad is None or not p.grad.any()]

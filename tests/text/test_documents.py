@@ -9,7 +9,7 @@ from textdiff.config import SamplingConfig, UserError
 from textdiff.sampling import collect
 from textdiff.text.config import DecodingConfig
 from textdiff.text.documents import windowed
-from textdiff.text.requests import continue_request, rewrite_request, sample_request
+from textdiff.text.requests import continue_request, joined, rewrite_request, sample_request
 from textdiff.text.sampling import generate
 
 LONGEST = 20
@@ -63,6 +63,14 @@ def test_documents_do_not_depend_on_batches(writer, write, order):
     assert write(request, batch_size=2) == found
     assert [len(ids) for ids in found] == [47] * 5
     assert len({tuple(ids) for ids in found}) == 5
+
+
+def test_documents_do_not_depend_on_their_neighbors(writer, write):
+    """Their windows and steps are their own, also beside longer ones."""
+    short = continue_request(writer, [5] * 3, 2, 0, 47)
+    long = continue_request(writer, [5] * 30, 2, 0, 61)
+    for own, other in ((short, long), (long, short)):
+        assert write(joined([own, other]), precision="no")[:2] == write(own, precision="no")
 
 
 def test_documents_begin_as_short_texts(writer, write):

@@ -8,7 +8,8 @@ from textdiff import TextDiffusion
 from textdiff.config import UserError
 from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.text.likelihood import negative_elbo
-from textdiff.text.results import Result, best, similarity
+from textdiff.text.selection import best, similarity
+from textdiff.text.task import Result
 from textdiff.text.tokenizer import MASK
 
 SENTENCE = "the king sees a small dog ."
@@ -88,7 +89,8 @@ def test_inputs_are_ranked_one_by_one(pipe):
 
 def test_repeated_texts_come_last():
     scored = [
-        Result(text, [], score) for text, score in [("b", 2.0), ("a", 1.0), ("a", 1.0), ("c", 3.0)]
+        Result(text, [], 0, score)
+        for text, score in [("b", 2.0), ("a", 1.0), ("a", 1.0), ("c", 3.0)]
     ]
     assert [each.text for each in best(scored, 3)] == ["a", "b", "c"]
     assert [each.text for each in best(scored, 4)] == ["a", "b", "c", "a"]
@@ -137,8 +139,11 @@ def test_similarity_is_that_of_words():
         (lambda pipe: pipe.rewrite(SENTENCE, strength=[0.1, 2]), "--strength must be between 0"),
         (lambda pipe: pipe.log_likelihood(SENTENCE, draws=3), "draws must be at least 4"),
         (lambda pipe: pipe.log_likelihood("dog " * 21), "1 to 20 tokens for this model, got 21"),
-        (lambda pipe: pipe.log_likelihood(["dog", " "]), "^text 2: --text must be a text"),
-        (lambda pipe: pipe.rewrite([SENTENCE, "dog " * 21]), "^text 2: the text must have 1 to 20"),
+        (lambda pipe: pipe.log_likelihood(["dog", " "]), r"^--text \(number 2\) must be a text"),
+        (
+            lambda pipe: pipe.rewrite([SENTENCE, "dog " * 21]),
+            r"^--text \(number 2\): the text must",
+        ),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(pipe, call, message):

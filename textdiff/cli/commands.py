@@ -2,16 +2,18 @@
 
 import importlib.util
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
 from textdiff.cli.lines import naming_lines, read_lines
 from textdiff.cli.parser import quiet_libraries
-from textdiff.config import SamplingConfig, UserError
+from textdiff.config import SamplingConfig, UserError, check
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import from_options
 from textdiff.text.config import DecodingConfig, TextConfig
+from textdiff.text.control_config import ClassifierConfig
 from textdiff.training.run_dir import open_run_dir
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def train(options: Namespace) -> None:
 
 def sample(options: Namespace) -> None:
     """Prints sentences generated from noise."""
-    settings = {"length": options.length} | _generation(options)
+    settings = {"length": options.length, "rank": options.rank} | _generation(options)
     _tasks(options).sample(options.n, **settings)
 
 
@@ -49,6 +51,32 @@ def infill(options: Namespace) -> None:
 def continue_(options: Namespace) -> None:
     """Prints sentences that begin with the given words, or with each line of standard input."""
     _on_texts(options, "complete", {"length": options.length})
+
+
+def generate(options: Namespace) -> None:
+    """Prints targets of a source, or of each line of a file."""
+    check(
+        (options.source is None) != (options.source_file is None),
+        "--source",
+        "given, or --source_file (one source per line), and not both",
+        options.source,
+    )
+    settings = {"length": options.length, "mbr": options.mbr, "n": options.n}
+    settings |= _generation(options)
+    if options.source_file is None:
+        return _tasks(options).generate(_typed(options.source), **settings)
+    lines = Path(options.source_file).read_text(encoding="utf-8-sig").splitlines()
+    do = _tasks(options).generate
+    naming_lines(dict(enumerate(lines, 1)), lambda texts: do(texts, **settings))
+
+
+def train_classifier(options: Namespace) -> None:
+    """Trains a classifier of labelled texts for a model."""
+    quiet_libraries()
+    from textdiff.text.classifier import train_classifier
+    from textdiff.text.sampling import load_model
+
+    train_classifier(*load_model(options.model), from_options(ClassifierConfig, options))
 
 
 def evaluate(options: Namespace) -> None:
@@ -81,14 +109,12 @@ def doctor(options: Namespace) -> None:
 
 def _on_texts(options: Namespace, task: str, settings: dict[str, Any]) -> None:
     """Does a task on --text, or on the lines of standard input."""
-    settings |= {"n": options.n} | _generation(options)
+    settings |= {"n": options.n, "rank": options.rank} | _generation(options)
     if options.text is None:
         lines = read_lines()
         do = getattr(_tasks(options), task)
         return naming_lines(lines, lambda texts: do(texts, **settings))
-    # Python keeps bytes that the locale cannot decode as surrogates
-    typed = options.text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    return getattr(_tasks(options), task)(typed, **settings)
+    return getattr(_tasks(options), task)(_typed(options.text), **settings)
 
 
 def _tasks(options: Namespace) -> "TextPrinter":
@@ -100,6 +126,11 @@ def _tasks(options: Namespace) -> "TextPrinter":
     return TextPrinter(*load_model(options.model), options.format, options.show_steps)
 
 
+def _typed(text: str) -> str:
+    """An argument of the command line, in which Python keeps undecodable bytes as surrogates."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
 def _numbers(name: str, text: str) -> list[float]:
     """Numbers separated by commas, also in brackets. Raises UserError if one is none."""
     try:
@@ -109,7 +140,6 @@ def _numbers(name: str, text: str) -> list[float]:
 
 
 def _generation(options: Namespace) -> dict[str, Any]:
-    """The options of the sampler, of decoding and of ranking."""
+    """The options of the sampler and of decoding."""
     configs = from_options(SamplingConfig, options), from_options(DecodingConfig, options)
-    values = {key: value for config in configs for key, value in vars(config).items()}
-    return values | {"rank": options.rank}
+    return {key: value for config in configs for key, value in vars(config).items()}

@@ -9,6 +9,7 @@ from textdiff.config import SamplingConfig
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import OptionParser
 from textdiff.text.config import DecodingConfig, TextConfig
+from textdiff.text.control_config import ClassifierConfig
 
 MODEL_HELP = "Run folder, its model/ folder, or a model on the Hugging Face hub."
 LOG_HELP = (
@@ -37,6 +38,7 @@ def add_train(parser: OptionParser) -> None:
 def add_sample(parser: OptionParser) -> None:
     """Generate sentences from noise."""
     _add_generation_options(parser, n=8)
+    _add_rank(parser)
     help_ = "Tokens per sentence. If null, drawn from the lengths of the training text."
     parser.add_argument("--length", type=int | None, help=help_)
 
@@ -70,6 +72,24 @@ def add_continue(parser: OptionParser) -> None:
     parser.add_argument("--length", type=int | None, help=help_)
 
 
+def add_generate(parser: OptionParser) -> None:
+    """Generate targets from sources, with a model of pairs (data.source, data.target)."""
+    _add_generation_options(parser, n=1)
+    parser.add_argument("--source", type=str | None, help="The source.")
+    help_ = "Text file with one source per line."
+    parser.add_argument("--source_file", type=str | None, help=help_)
+    help_ = "Tokens per target. If null, drawn from the lengths of the training text."
+    parser.add_argument("--length", type=int | None, help=help_)
+    help_ = "Candidates for each target; the one that agrees best with the others is printed."
+    parser.add_argument("--mbr", type=int, default=1, help=help_)
+
+
+def add_train_classifier(parser: OptionParser) -> None:
+    """Train a small classifier of labelled texts, which guides a model (sample --classifier)."""
+    parser.add_argument("model", type=str, help=MODEL_HELP)
+    parser.add_class_arguments(ClassifierConfig)
+
+
 def add_evaluate(parser: OptionParser) -> None:
     """Compare a model with held-out text and with baselines."""
     parser.add_argument("model", type=str, help="Run folder.")
@@ -80,7 +100,13 @@ def add_doctor(parser: OptionParser) -> None:
     """Check this machine: device, precision, speed, correctness. Attach it to bug reports."""
 
 
+def _add_rank(parser: OptionParser) -> None:
+    help_ = "Sample that many candidates for each sentence, and print the best of all of them."
+    parser.add_argument("--rank", type=int | None, help=help_)
+
+
 def _add_text(parser: OptionParser, what: str) -> None:
+    _add_rank(parser)
     help_ = f"{what}. If null, each line of standard input is one."
     parser.add_argument("--text", type=str | None, help=help_)
 
@@ -90,8 +116,6 @@ def _add_generation_options(parser: OptionParser, n: int) -> None:
     parser.add_argument("--n", type=int, default=n, help="Number of sentences.")
     parser.add_class_arguments(SamplingConfig)
     parser.add_class_arguments(DecodingConfig)
-    help_ = "Sample that many candidates for each sentence, and print the best of all of them."
-    parser.add_argument("--rank", type=int | None, help=help_)
     help_ = (
         "text: one sentence per line. table: with strength, similarity and score. jsonl: one JSON "
         "object per line."
@@ -108,6 +132,8 @@ COMMANDS: Commands = {
     "rewrite": Command(add_rewrite, commands.rewrite),
     "infill": Command(add_infill, commands.infill),
     "continue": Command(add_continue, commands.continue_),
+    "generate": Command(add_generate, commands.generate),
+    "train-classifier": Command(add_train_classifier, commands.train_classifier),
     "evaluate": Command(add_evaluate, commands.evaluate),
     "doctor": Command(add_doctor, commands.doctor),
 }

@@ -17,10 +17,11 @@ from textdiff.sampling import (
     sampling_precision,
     with_progress,
 )
-from textdiff.text.pipeline import TextTasks
 from textdiff.text.requests import TextModel
-from textdiff.text.results import Result, Task, results, similarity
 from textdiff.text.sampling import generate
+from textdiff.text.selection import similarity
+from textdiff.text.task import Result, Task
+from textdiff.text.tasks import TextTasks
 
 COLUMNS = ("strength", "similarity", "score")  # of a table
 Batches = Iterable[SampleBatch[list[int]]]
@@ -56,7 +57,7 @@ class TextPrinter(TextTasks[None]):
         found = collect(shown)
         if process.rank > 0:
             return deque(found, maxlen=0).clear()
-        for index, result in enumerate(results(model, replace(task, sampling=config), found)):
+        for index, result in enumerate(task.results(found)):
             self._print(task, index, result)
 
     def _shows_words(self, task: Task) -> bool:
@@ -64,7 +65,7 @@ class TextPrinter(TextTasks[None]):
         request, free = task.request, task.request.start[0] > 0
         one_by_one = request.decoding.order == "left-to-right"
         one_by_one |= request.mask.shape[1] > self.model.config.length
-        one_by_one &= task.rank is None and not (free[:-1] & ~free[1:]).any()
+        one_by_one &= task.select is None and not (free[:-1] & ~free[1:]).any()
         alone = len(request.ids) == self.process.world == 1
         return alone and one_by_one and self.output == "text" and not self.show_steps
 
@@ -89,7 +90,7 @@ class TextPrinter(TextTasks[None]):
 
     def _print(self, task: Task, index: int, result: Result) -> None:
         """Prints a result without breaking the progress bar."""
-        facts = dict(task.facts[index // task.n]) if task.facts else {}
+        facts = task.facts_of(result.row)
         if "strength" in facts:
             facts["similarity"] = round(similarity(facts["source"], result.text), 4)
         if result.score is not None:

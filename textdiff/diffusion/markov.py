@@ -97,7 +97,7 @@ class MarkovChain:
             posterior = _normalized(joint) * weight
             # high powers of the chain underflow to 0; then the word's own vector decides
             posterior = torch.where(posterior.sum(0) > 0, posterior, own[i])
-            word = _draw(posterior, uniforms[:, i])
+            word = draw_column(posterior, uniforms[:, i])
             chosen = torch.zeros_like(joint).scatter_(0, word.unsqueeze(0), 1.0)
             weight = torch.where(mask[:, i], self.transitions.backward(chosen), end)
             words.append(word)
@@ -169,7 +169,7 @@ def _normalized(columns: Columns) -> Columns:
     return columns / columns.sum(0).clamp(min=TINY)
 
 
-def _draw(weight: Columns, uniforms: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+def draw_column(weight: Columns, uniforms: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
     """Draws one word per column, with probabilities in proportion to the weights."""
     cumulative = weight.T.cumsum(1)
     position = uniforms.unsqueeze(1) * cumulative[:, -1:]

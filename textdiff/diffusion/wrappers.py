@@ -1,4 +1,4 @@
-"""Functions Denoiser -> Denoiser: guidance, clamping, infilling and self-conditioning.
+"""Functions Denoiser -> Denoiser: guidance, clamping and self-conditioning.
 
 Samplers need no options for them. A wrapper that changes x0 recomputes eps, so that
 `x_t = alpha x0 + sigma eps` still holds.
@@ -7,10 +7,17 @@ Samplers need no options for them. A wrapper that changes x0 recomputes eps, so 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
-from textdiff.diffusion.gaussian import Denoiser, LogSNR, Prediction, X, from_x0
+from textdiff.diffusion.gaussian import (
+    Denoiser,
+    LogSNR,
+    PerSample,
+    Prediction,
+    X,
+    alpha_sigma,
+    from_x0,
+)
 
 # (x_t, log SNR, earlier estimate of x0) -> prediction, and the estimate for the next call
 Network = Callable[[X, LogSNR, X], tuple[Prediction, X]]
@@ -30,6 +37,33 @@ def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Deno
     return denoise
 
 
+def classifier_guided(
+    denoise: Denoiser, log_prob: Callable[[X, LogSNR], PerSample], scale: float = 1.0
+) -> Denoiser:
+    """Classifier guidance (arXiv:2105.05233, eq. 14): eps falls by sigma grad log p(y | x_t).
+
+    With scale 1 and the exact p(y | x_t) it is the denoiser of the data given y. A classifier of
+    clean data can be used on x0: `log_prob(denoise(x_t, logsnr).x0)`, as in universal guidance
+    (arXiv:2302.07121). This is too confident by the variance of x0 given x_t.
+
+    Args:
+        log_prob: log p(y | x_t) of each sample, in nats, with a gradient.
+        scale: Power of p(y | x_t). At 0 the denoiser itself is returned.
+    """
+    if scale == 0:
+        return denoise
+
+    def guided_denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
+        with torch.enable_grad():
+            noisy = x_t.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(log_prob(noisy, logsnr).sum(), noisy)
+        x0, eps = denoise(x_t, logsnr)
+        alpha, sigma = alpha_sigma(logsnr, x_t)
+        return Prediction(x0 + scale * sigma**2 / alpha * gradient, eps - scale * sigma * gradient)
+
+    return guided_denoise
+
+
 def clamped(denoise: Denoiser, project: Callable[[X], X]) -> Denoiser:
     """Projects x0 onto the set of possible data.
 
@@ -40,19 +74,6 @@ def clamped(denoise: Denoiser, project: Callable[[X], X]) -> Denoiser:
         return from_x0(x_t, project(denoise(x_t, logsnr).x0), logsnr)
 
     return clamped_denoise
-
-
-def infilled(denoise: Denoiser, x0: X, known: Bool[Tensor, "b *#d"]) -> Denoiser:
-    """Replaces the predicted x0 by the given `x0` where `known` is true.
-
-    Ancestral sampling then draws the known part from q(x_s | x_t, x_0), so that it has the right
-    marginal at every step.
-    """
-
-    def infilled_denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
-        return from_x0(x_t, torch.where(known, x0, denoise(x_t, logsnr).x0), logsnr)
-
-    return infilled_denoise
 
 
 def self_conditioned(network: Network) -> Denoiser:

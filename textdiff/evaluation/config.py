@@ -26,7 +26,7 @@ class EvaluationConfig:
         clamp: Replace every estimate of x0 by the nearest word embedding when sampling the model.
         x0: What stands for the clean embeddings in a step of the model: joint (a drawn sentence),
             mean, or auto.
-        order: Order in which the words of the model's samples lose their noise.
+        order: Order in which words lose their noise, in the model's samples and in its bound.
         window: Number of words that lose their noise at the same time in orders other than
             parallel. If null, 1.
         precision: Precision of the network in sampling: auto, bf16 or no (float32). Likelihoods are
@@ -91,6 +91,11 @@ class EvaluationConfig:
     def step_counts(self) -> list[int]:
         """Numbers of sampling steps, as a list."""
         return [self.steps] if isinstance(self.steps, int) else self.steps
+
+    @property
+    def draws(self) -> int:
+        """Random draws per sentence of the bound; few words move at a time in other orders."""
+        return 32 if self.order == "parallel" else 64
 
     @property
     def decoding(self) -> DecodingConfig:

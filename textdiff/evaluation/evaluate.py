@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
-from torch import Tensor
-from tqdm import tqdm
 
-from textdiff.config import UserError
+from textdiff.config import UserError, check
 from textdiff.diffusion.samplers import EVALUATIONS
 from textdiff.evaluation.baselines import (
     autoregressive_config,
@@ -32,12 +29,12 @@ from textdiff.evaluation.evaluator import Evaluator, Row
 from textdiff.evaluation.ngram import Bigram, Unigram, shuffled
 from textdiff.evaluation.reference_lm import PretrainedReferenceLM, ReferenceLM, sentence_batches
 from textdiff.evaluation.report import start_report, write_report
+from textdiff.evaluation.scores import Scores, scores_of
 from textdiff.sampling import collect, sampling_precision, with_progress
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DataConfig, TextConfig
 from textdiff.text.dataset import examples
 from textdiff.text.diagnostics import Sentence, token_recovery
-from textdiff.text.likelihood import negative_elbo, ode_negative_elbo
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import TextModel, resolve_decoding, sample_request
 from textdiff.text.sampling import generate, load_model
@@ -77,7 +74,7 @@ def evaluate(name: str, options: EvaluationConfig) -> dict[str, Any]:
     )
     report = start_report(evaluator) | {
         "recovery": _token_recovery(model, evaluator.scored),
-        "options": asdict(options) | asdict(decoding),
+        "options": asdict(options) | asdict(decoding) | {"draws": options.draws},
     }
     budget = options.minutes * 60 if options.minutes else seconds
     rows = list[Row]()
@@ -109,6 +106,7 @@ def _sentences(
     data: DataConfig, held_out: str | None, tokenizer: Tokenizer
 ) -> tuple[list[Sentence], list[Sentence]]:
     """Sentences of the training text and of the held-out text, which `held_out` may replace."""
+    check(not data.source, "the evaluated model", "one without data.source", data.source)
     texts = open_texts(replace(data, streaming=False, valid=held_out or data.valid))
     training, valid = (examples(text, tokenizer, data) for text in (texts.train(), texts.valid))
     return [tuple(ids) for ids in training], [tuple(ids) for ids in valid]
@@ -173,7 +171,7 @@ def _baseline_rows(
         seconds: Training time of each baseline that is trained.
     """
     usual = replace(options, sampler="ddpm", temperature=None, guidance_scale=None, clamp=False)
-    usual = replace(usual, x0="auto")
+    usual = replace(usual, x0="auto", order="parallel", window=None)
     paper = replace(usual, steps=PAPER_STEPS, clamp=True)
     few = min(n, options.slow_n)
 
@@ -184,7 +182,7 @@ def _baseline_rows(
     def counted(name: str, kind: type[Bigram]) -> list[Row]:
         model = kind(evaluator.training, evaluator.tokenizer.get_vocab_size())
         nats = np.array([model.nats(sentence) for sentence in evaluator.scored])
-        return [Row(name, model.sample(n, seed=0, longest=config.data.length), nats)]
+        return [Row(name, model.sample(n, seed=0, longest=config.data.length), Scores(nats))]
 
     rows: dict[str, Callable[[], Iterable[Row]]] = {
         "ar": lambda: trained("ar", autoregressive_config(config), n, usual),
@@ -201,7 +199,7 @@ def _model_rows(
     name: str, model: TextModel, evaluator: Evaluator, n: int, options: EvaluationConfig
 ) -> Iterator[Row]:
     """A row for each number of steps; an autoregressive model has one row."""
-    nats, ode_nats = _nats(name, model, evaluator.scored, options)
+    scores = scores_of(name, model, evaluator.scored, options)
     precision = sampling_precision(model, options.precision)
     autoregressive = isinstance(model, Autoregressive)
     counts = options.step_counts[:1] if autoregressive else options.step_counts
@@ -217,27 +215,7 @@ def _model_rows(
         if autoregressive:
             evaluations = max(map(len, sentences))
         dtype = "bfloat16" if precision == "bf16" else "float32"
-        yield Row(label, sentences, nats, ode_nats, seconds, evaluations, dtype)
-
-
-def _nats(
-    name: str, model: TextModel, scored: list[Sentence], options: EvaluationConfig
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Nats of each scored sentence in float32, and those by the ODE of the first ones."""
-    nats: list[Tensor] = []
-    ode: list[Tensor] = []
-    batches = list(sentence_batches(scored, 50))
-    for batch in tqdm(batches, desc=f"likelihood of {name}", unit="batch"):
-        ids, mask, key = (batch[part].to(model.device) for part in ("ids", "mask", "index"))
-        if isinstance(model, Autoregressive):
-            with torch.no_grad():
-                nats.append(model.nats(ids, mask).sum(1).cpu())
-            continue
-        nats.append(negative_elbo(model, ids, mask, key).cpu())
-        if int(key[0]) < options.ode:
-            rows = key < options.ode
-            ode.append(ode_negative_elbo(model, ids[rows], mask[rows], key[rows]).cpu())
-    return torch.cat(nats).double().numpy(), torch.cat(ode).double().numpy() if ode else None
+        yield Row(label, sentences, scores, seconds, evaluations, dtype)
 
 
 def _token_recovery(model: TextModel, scored: list[Sentence]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from textdiff.evaluation import metrics
 from textdiff.evaluation.reference_lm import ReferenceLM, perplexity
+from textdiff.evaluation.scores import Scores
 from textdiff.text import grammar
 from textdiff.text.diagnostics import Sentence, unigram_entropy
 from textdiff.text.tokenizer import PAD, UNK
@@ -26,8 +27,7 @@ class Row:
     Args:
         name: Name of the row.
         sentences: The sentences.
-        nats: Nats of each held-out sentence under the source's own model, if it has one.
-        ode_nats: The same by the probability-flow ODE, of the first sentences.
+        scores: Nats of the held-out sentences under the source's own model, if it has one.
         seconds: Time to sample the sentences.
         evaluations: Network evaluations per sentence.
         dtype: Precision of sampling.
@@ -35,8 +35,7 @@ class Row:
 
     name: str
     sentences: list[Sentence]
-    nats: np.ndarray | None = None
-    ode_nats: np.ndarray | None = None
+    scores: Scores | None = None
     seconds: float | None = None
     evaluations: int | None = None
     dtype: str | None = None
@@ -133,11 +132,13 @@ class Evaluator:
     def _likelihood(self, row: Row) -> dict[str, float | None]:
         """Nats per token and per word of the held-out sentences, with the standard error.
 
-        A ratio of sums, whose error is that of the residuals. The end of a sentence is coded, but
-        not counted as a token.
+        A ratio of sums, whose error is that of the residuals. The part of it that comes from random
+        draws is `nats_draw_error`. The end of a sentence is coded, but not counted as a token.
         """
-        found: dict[str, float | None] = {}
-        for name, nats in (("nats", row.nats), ("ode_nats", row.ode_nats)):
+        scores, tokens = row.scores, sum(map(len, self.scored))
+        found: dict[str, float | None] = {"nats_draw_error": scores and scores.error / tokens}
+        for name in ("nats", "ode_nats"):
+            nats = getattr(scores, name, None)
             columns = (f"{name}_per_token", f"{name}_error", f"{name}_per_word")
             if nats is None:
                 found |= dict.fromkeys(columns)

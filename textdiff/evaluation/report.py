@@ -1,4 +1,4 @@
-"""The report of an evaluation: a table, the same as JSON, samples to read, and two figures."""
+"""The report of an evaluation: a table, the same as JSON, samples to read, and figures."""
 
 import json
 import logging
@@ -13,6 +13,7 @@ import numpy as np
 from textdiff.evaluation.evaluator import Evaluator, Row
 from textdiff.evaluation.ngram import Bigram
 from textdiff.evaluation.reference_lm import perplexity
+from textdiff.evaluation.scores import by_position
 from textdiff.table import table_lines
 
 log = logging.getLogger("textdiff")
@@ -50,7 +51,12 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 def write_report(
     report: dict[str, Any], rows: Sequence[Row], evaluator: Evaluator, folder: Path
 ) -> None:
-    """Writes report.json, samples.txt and figures.png."""
+    """Writes report.json, with nats by position, samples.txt and figures.png."""
+    report["positions"] = {
+        row.name.partition(",")[0]: by_position(row.scores.words)  # once for all numbers of steps
+        for row in rows
+        if row.scores and row.scores.words is not None
+    }
     folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps(report, indent=2) + "\n"
     (folder / "report.json").write_text(content, encoding="utf-8")
@@ -66,13 +72,13 @@ def write_report(
 
 
 def _draw(report: dict[str, Any], rows: Sequence[Row], path: Path) -> None:
-    """Draws token recovery and sentence lengths."""
+    """Draws token recovery, sentence lengths, and nats by position."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 3.6), layout="constrained")
     if recovery := report["recovery"]:
         left.plot(recovery["logsnr"], recovery["share"], marker="o")
     left.set(title="Recovered words of held-out text", xlabel="log SNR")
@@ -80,8 +86,16 @@ def _draw(report: dict[str, Any], rows: Sequence[Row], path: Path) -> None:
     for row in islice(rows, 8):
         lengths = [len(sentence) for sentence in row.sentences]
         sizes, counts = np.unique(lengths, return_counts=True)
-        right.plot(sizes, counts / counts.sum(), label=row.name)
-    right.set(xlabel="tokens", ylabel="share of sentences", title="Length")
-    right.legend()
+        middle.plot(sizes, counts / counts.sum(), label=row.name)
+    middle.set(xlabel="tokens", ylabel="share of sentences", title="Length")
+    middle.legend()
+    for name, found in report["positions"].items():
+        nats, error = np.array(found["nats"]), np.array(found["error"])
+        place = np.arange(1, len(nats) + 1)
+        right.plot(place, nats, label=name)
+        right.fill_between(place, nats - error, nats + error, alpha=0.3)
+    right.set(title="Nats of held-out words", xlabel="position in the sentence", ylabel="nats")
+    if report["positions"]:
+        right.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)

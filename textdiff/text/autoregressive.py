@@ -22,7 +22,7 @@ from transformers import (
 from textdiff.nn import upcast
 from textdiff.prng import fold_in, uniform
 from textdiff.text.config import ModelConfig
-from textdiff.text.functional import cross_entropy
+from textdiff.text.functional import cross_entropy, source_positions
 
 
 class AutoregressiveConfig(PreTrainedConfig, ModelConfig):
@@ -34,6 +34,13 @@ class AutoregressiveConfig(PreTrainedConfig, ModelConfig):
     vocab_size: int = 8
     length: int = 64
     prior_pairs: int = 0
+    separator: int = -1
+    target_share: float = 1.0
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether the model generates targets from sources."""
+        return self.separator >= 0
 
     def __post_init__(self, **kwargs: Any) -> None:
         ModelConfig.__post_init__(self)
@@ -68,12 +75,16 @@ class Autoregressive(PreTrainedModel):
         return self.config.vocab_size
 
     def nats(self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b m"]:
-        """-log p of every token and of the end after the last one; 0 beyond. m = l + 1."""
+        """-log p of every token and of the end after the last one; 0 beyond. m = l + 1.
+
+        Sources are given and have 0.
+        """
         sizes = mask.sum(1, keepdim=True)
         targets = F.pad(ids, (0, 1)).scatter(1, sizes, self.end)
         logits = upcast(self.gpt(self._with_start(ids)).logits)
         position = torch.arange(targets.shape[1], device=ids.device)
-        return cross_entropy(logits, targets) * (position <= sizes)
+        coded = (position <= sizes) & ~source_positions(targets, self.config.separator)
+        return cross_entropy(logits, targets) * coded
 
     def features(self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b w"]:
         """Last hidden state at the last token, from which the end is predicted.
@@ -98,7 +109,7 @@ class Autoregressive(PreTrainedModel):
 
         `index` and `progress` are not used.
         """
-        return {"ce": self.nats(ids, mask).sum() / mask.sum()}
+        return {"ce": self.nats(ids, mask).sum() / (mask.sum() * self.config.target_share)}
 
     @torch.no_grad()
     def generate_tokens(

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from textdiff.config import TrainConfig, check
+from textdiff.text.control_config import ControlConfig
+
+SEPARATOR = "[SEP]"  # between source and target
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class DataConfig:
         valid: Validation text, given in the same way. If null, the hub's validation split, or
             `valid_share` of the training examples.
         field: Column that holds the text. The lines of a .txt file are its column `text`.
+        source: Column of the sources, for a model that generates a target from a source. Needs
+            `target`, the column of the targets, which takes the place of `field`.
+        target: Column of the targets.
         length: Longest example in tokens. Longer sentences are left out and counted, unless `pack`
             is on.
         pack: Join the whole text and cut it into blocks of `length` tokens. For long documents
@@ -35,6 +41,8 @@ class DataConfig:
     train: str | None = None
     valid: str | None = None
     field: str = "text"
+    source: str | None = None
+    target: str | None = None
     length: int = 64
     pack: bool = False
     streaming: bool = False
@@ -43,6 +51,14 @@ class DataConfig:
     def __post_init__(self) -> None:
         check(self.length >= 2, "data.length", "at least 2", self.length)
         check(0 < self.valid_share < 1, "data.valid_share", "between 0 and 1", self.valid_share)
+        both = (self.source is None) == (self.target is None)
+        check(both, "data.target", "given together with data.source", self.target)
+        check(not (self.pack and self.source), "data.pack", "false with data.source", self.pack)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Columns of the text: that of `field`, or those of source and target."""
+        return (self.source, self.target) if self.source and self.target else (self.field,)
 
 
 @dataclass(frozen=True)
@@ -176,7 +192,7 @@ def check_guidance_scale(key: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class DecodingConfig:
+class DecodingConfig(ControlConfig):
     """Options of decoding: how sampling uses the predicted word probabilities.
 
     Args:
@@ -186,16 +202,14 @@ class DecodingConfig:
         guidance_scale: Guidance towards words that fit the context. 1 is no guidance, about 1.3
             gives words that agree with each other, 0 ignores the context, and from 3 on words
             become too rare. If null, the model's own (model.sampling_guidance_scale).
-        clamp: Replace every estimate of x0 by the nearest word embedding (Diffusion-LM's clamping
-            trick).
+        clamp: Replace every estimate of x0 by the nearest word embedding, as Diffusion-LM does.
         x0: What stands for the clean embeddings in a step. joint: those of a sentence drawn from
             the predicted distribution, all words together. mean: their mean. auto: joint with the
             sampler ddpm, a temperature of at least 0.2 and a model that has a Markov prior,
             otherwise mean.
         order: Order in which words lose their noise. parallel: all together. Others need a model
             trained with model.stagger_prob above 0.
-        window: Number of words that lose their noise at the same time in the other orders. If null,
-            1: one word after another.
+        window: Number of words that lose their noise together in the other orders. If null, 1.
     """
 
     temperature: float | None = None
@@ -206,6 +220,7 @@ class DecodingConfig:
     window: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.temperature is not None:
             check_temperature("--temperature", self.temperature)
         if self.guidance_scale is not None:

@@ -40,6 +40,7 @@ def sample_levels(
     clean: float,
     infill_prob: float,
     stagger_prob: float,
+    source: Bool[Tensor, "b l"] | None = None,
 ) -> tuple[Float[Tensor, "b l"], Bool[Tensor, "b l"]]:
     """Log SNR of each word: that of its sentence, with given words and staggered paths in some.
 
@@ -54,8 +55,10 @@ def sample_levels(
         infill_prob: Probability that an example has given words.
         stagger_prob: Probability that the words of an example are on a staggered path, in any
             order, with any window.
+        source: True at words that are always given.
     """
     given = infill_mask(index, mask, infill_prob)
+    given = given if source is None else given | source
     levels = torch.where(given, clean, logsnr.unsqueeze(1))
     if not stagger_prob:
         return levels, mask & ~given
@@ -111,6 +114,7 @@ class CorruptedBatch(NamedTuple):
         x0: Embeddings of the tokens.
         logsnr: Log SNR of each word.
         predicted: True at words that are not clean.
+        source: True at the words of sources.
     """
 
     ids: Int[Tensor, "b l"]
@@ -121,11 +125,17 @@ class CorruptedBatch(NamedTuple):
     logsnr: Float[Tensor, "b l"]
     predicted: Bool[Tensor, "b l"]
     x_t: Float[Tensor, "b l d"]
+    source: Bool[Tensor, "b l"]
+
+    @property
+    def targets(self) -> Float[Tensor, " b"]:
+        """Number of words of each sentence that are not in its source."""
+        return (self.mask & ~self.source).sum(1).clamp(min=1).to(self.x0.dtype)
 
     @property
     def has_one_level(self) -> Bool[Tensor, " b"]:
-        """Whether all words of a sentence have the same log SNR."""
-        return (self.logsnr == self.logsnr[:, :1]).all(1)
+        """Whether all words of a sentence, except its source, have the same log SNR."""
+        return ((self.logsnr == self.logsnr[:, -1:]) | self.source).all(1)
 
 
 class LossPositions(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from textdiff.diffusion.gaussian import diffuse
 from textdiff.prng import normal
-from textdiff.text.functional import cross_entropy
+from textdiff.text.functional import cross_entropy, source_positions
 from textdiff.text.model import DiffusionLM
 from textdiff.text.transformer import NoisyText
 
@@ -30,7 +30,8 @@ def context_gain(
     for value in logsnrs:
         x_t, logsnr, logits = _predict(model, ids, mask, value)
         context_free = cross_entropy(model.words.context_free_logits(x_t, logsnr), ids)
-        gains[value] = _mean(context_free - cross_entropy(logits, ids), mask)
+        targets = mask & ~source_positions(ids, model.config.separator)
+        gains[value] = _mean(context_free - cross_entropy(logits, ids), targets)
     return gains
 
 
@@ -42,7 +43,8 @@ def token_recovery(
     shares = {}
     for logsnr in logsnrs:
         logits = _predict(model, ids, mask, logsnr)[-1]
-        shares[logsnr] = _mean((logits.argmax(-1) == ids).float(), mask)
+        targets = mask & ~source_positions(ids, model.config.separator)
+        shares[logsnr] = _mean((logits.argmax(-1) == ids).float(), targets)
     return shares
 
 
@@ -81,10 +83,14 @@ def sanity_warnings(
 
 def _predict(
     model: DiffusionLM, ids: Tensor, mask: Tensor, value: float
-) -> tuple[Float[Tensor, "b l d"], Float[Tensor, " b"], Float[Tensor, "b l v"]]:
-    """Noisy embeddings at one log SNR, this log SNR per example, and the model's logits."""
-    x0 = model.words.embeddings[ids]
-    logsnr = torch.full((len(ids),), value, device=ids.device)
+) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b l"], Float[Tensor, "b l v"]]:
+    """Noisy embeddings at one log SNR, the log SNR of each word, and the model's logits.
+
+    Sources are clean.
+    """
+    x0, source = model.words.embeddings[ids], source_positions(ids, model.config.separator)
+    clean = model.logsnr_range[1]
+    logsnr = torch.full(ids.shape, value, device=ids.device).masked_fill(source, clean)
     index = torch.arange(len(ids), device=ids.device)
     x_t = diffuse(x0, normal(index, x0.shape, stream=10), logsnr)
     _, logits = model.predict(NoisyText(x_t, logsnr, mask))

@@ -23,6 +23,7 @@ from textdiff.text.transformer import NoisyText
 TEXTS = {
     "text_demo": (60, 10),
     "text_e2e": (1_591, 26),
+    "text_e2e_meaning": (1_595, 64),
     "text_multi30k": (5_000, 14),
     "text_wikitext2": (8_192, 64),
 }

@@ -1,6 +1,6 @@
 """Reading of text data sets: files, globs, URLs and the Hugging Face hub, through `datasets`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from glob import escape, glob
 from itertools import islice
 from pathlib import Path
@@ -10,18 +10,19 @@ import datasets
 
 from textdiff.config import UserError
 from textdiff.hub import looks_local
+from textdiff.text.config import SEPARATOR
 
 FORMATS = {".txt": "text", ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 READ_BYTES = 2**23  # approximate number of bytes of text that are read at a time
 
 
-def open_dataset(source: str, field: str, split: str, streaming: bool) -> Any:
+def open_dataset(source: str, fields: tuple[str, ...], split: str, streaming: bool) -> Any:
     """Opens a data set.
 
     Args:
         source: A file, a glob, a URL or the name of a data set on the hub.
-        field: Column of the texts.
+        fields: Columns of the text.
         split: Split of a data set on the hub.
         streaming: Whether rows are read while they are iterated.
 
@@ -29,25 +30,38 @@ def open_dataset(source: str, field: str, split: str, streaming: bool) -> Any:
         UserError: If it cannot be read or has no such column.
     """
     rows, columns = _load(source, split, streaming)
-    if columns and field not in columns:
-        found = f"it has {', '.join(columns)}: choose one with --data.field"
-        raise UserError(f"{source} has no field {field!r}, {found}")
+    for field in fields if columns else ():
+        if field not in columns:
+            options = "--data.field" if len(fields) == 1 else "--data.source and --data.target"
+            found = f"it has {', '.join(columns)}: choose with {options}"
+            raise UserError(f"{source} has no field {field!r}, {found}")
     return rows
 
 
 def text_chunks(
-    rows: datasets.Dataset | datasets.IterableDataset, field: str
+    rows: datasets.Dataset | datasets.IterableDataset, fields: tuple[str, ...]
 ) -> Iterator[list[Any]]:
-    """Yields the column of the texts: megabytes of a table or 100 rows of a stream at a time."""
+    """Yields the texts: megabytes of a table or 100 rows of a stream at a time.
+
+    The text of a row is that of its only column, or source and target around a separator.
+    """
     if isinstance(rows, datasets.IterableDataset):
-        texts = (row.get(field) for row in rows)
+        texts = (_joined([row.get(field) for field in fields]) for row in rows)
         while chunk := list(islice(texts, 100)):
             yield chunk
     elif len(rows):
-        column = rows.select_columns([field]).with_format("arrow")
-        size = READ_BYTES * len(rows) // (column.data.nbytes + 1)
-        for table in column.iter(max(1, min(size, 10_000))):
-            yield table[field].to_pylist()
+        columns = rows.select_columns([*fields]).with_format("arrow")
+        size = READ_BYTES * len(rows) // (columns.data.nbytes + 1)
+        for table in columns.iter(max(1, min(size, 10_000))):
+            values = [table[field].to_pylist() for field in fields]
+            yield [_joined(row) for row in zip(*values, strict=True)]
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """The only value, or source and target as one text. A blank one makes the text blank."""
+    if len(values) == 1 or not all(isinstance(value, str) for value in values):
+        return values[0] if len(values) == 1 else None
+    return f" {SEPARATOR} ".join(values) if all(value.strip() for value in values) else ""
 
 
 def find_files(source: str) -> list[str]:

@@ -14,6 +14,11 @@ def cross_entropy(logits: Float[Tensor, "b l v"], ids: Int[Tensor, "b l"]) -> Fl
     return flat.view_as(ids)
 
 
+def source_positions(ids: Int[Tensor, "b l"], separator: int) -> Bool[Tensor, "b l"]:
+    """True at the words of sources, which end with the separator."""
+    return (ids == separator).flip(1).cumsum(1).flip(1) > 0
+
+
 def project(x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
     """Shortens vectors to norm sqrt(d), the greatest of embeddings and of their averages."""
     limit = math.sqrt(x0.shape[-1])

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from textdiff.config import SamplingConfig, UserError, check
 from textdiff.text.config import DecodingConfig
-from textdiff.text.lengths import ANY_NUMBER
+from textdiff.text.free_lengths import ANY_NUMBER
 from textdiff.text.tokenizer import MASK
 
 S = TypeVar("S")
@@ -20,28 +20,34 @@ class TextError(UserError):
     Args:
         error: The error.
         index: Number of the text, from 0.
+        option: Name of the option of the texts.
     """
 
-    def __init__(self, error: UserError, index: int) -> None:
-        super().__init__(f"text {index + 1}: {error}")
+    def __init__(self, error: UserError, index: int, option: str) -> None:
+        name, message = f"{option} (number {index + 1})", str(error)
+        rest = message.removeprefix(option)
+        super().__init__(f"{name}: {message}" if rest == message else name + rest)
         self.error, self.index = error, index
 
 
-def for_each(texts: Iterable[S], make: Callable[[S], T]) -> list[T]:
+def for_each(texts: Iterable[S], make: Callable[[S], T], option: str = "--text") -> list[T]:
     """`make(text)` of each text. Raises TextError for an error in one of several."""
     texts, made = [*texts], list[T]()
     for index, text in enumerate(texts):
         try:
             made.append(make(text))
         except UserError as error:
-            raise TextError(error, index) if len(texts) > 1 else error from None
+            raise TextError(error, index, option) if len(texts) > 1 else error from None
     return made
 
 
-def checked_texts(text: str | Sequence[str], mask: bool = False) -> list[str]:
+def checked_texts(
+    text: str | Sequence[str], option: str = "--text", mask: bool = False
+) -> list[str]:
     """The texts as a list.
 
     Args:
+        option: Name of the option in messages.
         mask: Whether [MASK] and [MASK*] may occur.
 
     Raises:
@@ -49,16 +55,16 @@ def checked_texts(text: str | Sequence[str], mask: bool = False) -> list[str]:
     """
 
     def checked(each: str) -> str:
-        check(bool(each.strip()), "--text", "a text", each)
+        check(bool(each.strip()), option, "a text", each)
         valid = each == each.encode("utf-8", "ignore").decode()
-        check(valid, "--text", "valid UTF-8", ascii(each))
+        check(valid, option, "valid UTF-8", ascii(each))
         for mark in () if mask else (MASK, ANY_NUMBER):
-            check(mark not in each, "--text", f"without {mark}, which infill fills", each)
+            check(mark not in each, option, f"without {mark}, which infill fills", each)
         return each
 
     texts = [text] if isinstance(text, str) else [*text]
-    check(bool(texts), "the text", "at least one", texts)
-    return for_each(texts, checked)
+    check(bool(texts), option, "at least one text", texts)
+    return for_each(texts, checked, option)
 
 
 def checked_strengths(strength: float | Sequence[float | int]) -> list[float]:
@@ -71,7 +77,13 @@ def checked_strengths(strength: float | Sequence[float | int]) -> list[float]:
     return strengths
 
 
-def task_configs(n: int, options: dict[str, Any]) -> tuple[SamplingConfig, DecodingConfig]:
+def candidates(n: int, rank: int | None) -> int:
+    """Number of candidates for n texts. Raises UserError if `rank` is not a number of them."""
+    check(rank is None or 1 <= rank <= 10**4, "--rank", "between 1 and 10,000", rank)
+    return n * (rank or 1)
+
+
+def sampling_options(n: int, options: dict[str, Any]) -> tuple[SamplingConfig, DecodingConfig]:
     """The options of sampling and of decoding. Raises TypeError if there are others."""
     check(1 <= n <= 10**7, "--n", "between 1 and 10,000,000", n)
     names = [{field.name for field in fields(kind)} for kind in (SamplingConfig, DecodingConfig)]

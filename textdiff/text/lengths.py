@@ -1,152 +1,70 @@
-"""Infilling of free length: the number of words for which a [MASK*] stands.
-
-The given words decide it. By Bayes' rule,
-
-    p(places | given words) is proportional to p(length) p(given words | places, length),
-
-where the places follow from the numbers. The last factor is a product over the given words, one
-after another: each is predicted from pure noise, while those before it are clean and all others
-are pure noise (the chain rule of noise paths with a window of 1). Such states occur in every
-infill. The logarithms of the products from left to right and from right to left are averaged.
-"""
-
-import re
-from collections.abc import Iterator
-from itertools import product
+"""Lengths of the sequences that a text model samples."""
 
 import torch
-from jaxtyping import Bool, Float
-from tokenizers import Tokenizer
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from textdiff.config import Precision, SamplingConfig, UserError, check
-from textdiff.device import autocast
-from textdiff.diffusion.gaussian import diffuse
-from textdiff.prng import normal, sample_keys, uniform
-from textdiff.sampling import sampling_precision
+from textdiff.config import UserError
+from textdiff.prng import sample_keys, uniform
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.functional import cross_entropy
 from textdiff.text.model import DiffusionLM
-from textdiff.text.requests import TextModel, writes_documents
-from textdiff.text.scores import ROWS, padded
-from textdiff.text.tokenizer import MASK, encode
-from textdiff.text.transformer import NoisyText
-
-ANY_NUMBER = "[MASK*]"
-COMBINATIONS = 64  # most numbers of words that are compared for a text
-MOST_MASKS = 6  # so that each can stand for one or two words
-MOST_NATS = 50.0  # of a word; [UNK] may have probability 0 at every place
 
 
-def placed_texts(text: str, longest: int) -> list[str]:
-    """The text with each possible number of [MASK]s in place of its [MASK*]s.
+def writes_documents(model: DiffusionLM | Autoregressive) -> bool:
+    """Whether the model can write texts longer than its sequences, window by window.
 
-    Args:
-        longest: Largest number. Several [MASK*]s share 64 combinations, so theirs is smaller.
-
-    Raises:
-        UserError: If there are too many [MASK*]s.
+    It must have learned to continue given words, in training text without ends (`data.pack`).
     """
-    first, *rest = text.split(ANY_NUMBER)
-    rule = f"a text with at most {MOST_MASKS} {ANY_NUMBER}"
-    check(len(rest) <= MOST_MASKS, "--text", rule, text)
-    while longest ** len(rest) > COMBINATIONS:
-        longest -= 1
-    return [
-        first + "".join(" ".join([MASK] * k) + part for k, part in zip(numbers, rest, strict=True))
-        for numbers in product(range(1, longest + 1), repeat=len(rest))
-    ]
-
-
-def choose_lengths(
-    model: TextModel,
-    tokenizer: Tokenizer,
-    text: str,
-    n: int,
-    longest: int,
-    config: SamplingConfig,
-) -> list[str]:
-    """The text n times, with a number of [MASK]s in place of each [MASK*].
-
-    Numbers are drawn from their probability given the other words. Number i depends only on the
-    seed and on i. A warning names the words without a token.
-
-    Args:
-        longest: Largest number of words for which a [MASK*] stands.
-
-    Raises:
-        UserError: If a mark has another spelling, the text is too long for the model with the
-            smallest numbers, or the model is autoregressive.
-    """
-    check(longest >= 1, "--longest", "at least 1", longest)
     if isinstance(model, Autoregressive):
-        raise UserError("an autoregressive model can sample and continue, not rewrite or infill")
-    for mark in re.findall(r"\[[A-Za-z_]+[*+?]*\]", text):
-        rule = f"written {MASK}, or {ANY_NUMBER} for one or more"
-        check(mark in (MASK, ANY_NUMBER), "a missing word in --text", rule, mark)
-    encode(tokenizer, text.replace(ANY_NUMBER, MASK))
-    if ANY_NUMBER not in text:
-        return [text] * n
-    texts = placed_texts(text, longest)
-    sequences = [each.ids for each in tokenizer.encode_batch(texts, add_special_tokens=False)]
-    room = model.config.length
-    fitting = [i for i, ids in enumerate(sequences) if len(ids) <= room]
-    rule = f"at most {room} tokens for this model, with one for each {ANY_NUMBER}"
-    check(bool(fitting), "the text", rule, len(sequences[0]))
-    sequences = [sequences[i] for i in fitting]
-    nats = placement_nats(model, sequences, tokenizer.token_to_id(MASK), config.precision)
-    cumulative = (-nats).softmax(0).cumsum(0)
-    drawn = torch.searchsorted(cumulative, uniform(sample_keys(config.seed, n), 0).double())
-    return [texts[fitting[min(i, len(fitting) - 1)]] for i in drawn.tolist()]
+        return False
+    return model.config.infill_prob > 0 and bool(model.lengths[-1] == 1)
 
 
-@torch.no_grad()
-def placement_nats(
-    model: DiffusionLM, sequences: list[list[int]], mask_id: int | None, precision: Precision = "no"
-) -> Float[Tensor, " n"]:
-    """-log p(length, given words at their places) of each sequence in nats, in float64.
-
-    All are estimated with the same noise.
+def sequence_lengths(
+    model: DiffusionLM | Autoregressive,
+    n: int,
+    seed: int,
+    length: int | None,
+    given: int,
+    room: int,
+) -> Int[Tensor, " n"]:
+    """Number of tokens of each of n sequences.
 
     Args:
-        sequences: Tokens, with `mask_id` in place of words that are not given.
-        precision: Precision of the network.
+        length: The number that is asked for, or None.
+        given: Number of given tokens. At least one follows them.
+        room: Smallest number of tokens after these, in lengths that are drawn.
+
+    Raises:
+        UserError: If the model cannot have it.
     """
-    ids, mask = padded(sequences)
-    nats = torch.zeros(len(ids), dtype=torch.float64)
-    if not writes_documents(model):  # whose training text has no lengths
-        frequencies = model.lengths.cpu().double() + 1e-6
-        nats -= frequencies.log()[mask.sum(1)]
-    states = [*_states(mask & (ids != mask_id))]
-    for first in range(0, len(states), ROWS):
-        rows, clean, next_word = zip(*states[first : first + ROWS], strict=True)
-        row = torch.tensor(rows)
-        with autocast(model.device, sampling_precision(model, precision)):
-            found = _next_word_nats(model, ids[row], mask[row], torch.stack(clean))
-        of_word = found[torch.stack(next_word)].double().cpu()
-        nats.index_add_(0, row, of_word.clamp(max=MOST_NATS) / 2)  # two directions
-    return nats
+    longest, at_least = model.config.length, given + 1
+    if writes_documents(model):
+        if length is None and at_least > longest:
+            length = at_least + longest // 2
+        longest = max(longest, length or 0)
+    trained = f"{longest}, the longest that this model was trained for"
+    if at_least > longest:
+        raise UserError(f"the text of {given} tokens leaves no room: at most {trained}")
+    if length is not None:
+        if not at_least <= length <= longest:
+            raise UserError(f"--length must be between {at_least} and {trained}, got {length}")
+        return torch.full((n,), length)
+    if isinstance(model, Autoregressive):
+        return torch.full((n,), longest)  # at most: the model ends its sentences itself
+    return draw_lengths(model.lengths, n, seed, min(given + room, longest))
 
 
-def _states(given: Bool[Tensor, "n l"]) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Row, clean words and next word for each given word of each row, in both directions."""
-    for row, places in enumerate(given):
-        count = int(places.sum())
-        order = places.cumsum(0) - 1
-        for rank in (order, count - 1 - order):
-            for step in range(count):
-                yield row, places & (rank < step), places & (rank == step)
+def draw_lengths(
+    weight: Float[Tensor, " k"], n: int, seed: int, at_least: int
+) -> Int[Tensor, " n"]:
+    """Lengths from `at_least` to k - 1, the same for the same seed.
 
-
-def _next_word_nats(
-    model: DiffusionLM, ids: Tensor, mask: Tensor, clean: Bool[Tensor, "b l"]
-) -> Float[Tensor, "b l"]:
-    """Cross-entropy of each word, while only some words are clean and the rest is pure noise."""
-    ids, mask, clean = (each.to(model.device) for each in (ids, mask, clean))
-    low, high = model.logsnr_range
-    logsnr = torch.where(clean, high, low)
-    x0 = model.words.embeddings[ids] * clean.unsqueeze(-1)
-    eps = normal(torch.zeros(1, dtype=torch.long, device=x0.device), x0[:1].shape, stream=41)
-    x_t = diffuse(x0, eps.expand_as(x0), logsnr)
-    _, logits = model.predict(NoisyText(x_t, logsnr, mask))  # self-conditioning adds nothing here
-    return cross_entropy(logits, ids)
+    Args:
+        weight: Weight of each length. If none from `at_least` on has any, all have the same.
+    """
+    possible = torch.arange(len(weight)) >= at_least
+    weight = weight.cpu().double() * possible
+    weight = weight if weight.sum() > 0 else possible.double()
+    drawn = uniform(sample_keys(seed, n), stream=0).double() * weight.sum()
+    return torch.searchsorted(weight.cumsum(0), drawn)

@@ -16,7 +16,7 @@ from textdiff.diffusion.markov import MarkovChain
 from textdiff.nn import upcast
 from textdiff.prng import low_discrepancy_times, normal, uniform
 from textdiff.text.corruption import CorruptedBatch, LossPositions, sample_levels, sample_logsnr
-from textdiff.text.functional import project
+from textdiff.text.functional import project, source_positions
 from textdiff.text.markov_prior import Evidence, PairStatistics
 from textdiff.text.model_config import DiffusionLMConfig
 from textdiff.text.objective import word_losses
@@ -48,6 +48,7 @@ class DiffusionLM(WordPredictor):
         token_counts: Float[Tensor, " v"],
         length_counts: Float[Tensor, " n"],
         pairs: PairStatistics | None = None,
+        target_lengths: Float[Tensor, "n n"] | None = None,
     ) -> None:
         """Sets the frequencies of words and lengths, and the logits that training starts from.
 
@@ -55,10 +56,14 @@ class DiffusionLM(WordPredictor):
             token_counts: Count of each token in the training text.
             length_counts: Count of each sentence length from 0 to `config.length`.
             pairs: Statistics of word pairs, for a Markov prior.
+            target_lengths: Count of each length after a source of each length, for a model of
+                targets.
         """
         unigram = (token_counts + 0.1) / (token_counts + 0.1).sum()
         self.words.unigram.copy_(unigram)
         self.lengths.copy_(length_counts / length_counts.sum())
+        if target_lengths is not None:
+            self.target_lengths.copy_(target_lengths)
         with torch.no_grad():
             if self.config.schedule == "adaptive":
                 self.adaptive.limit.copy_(-(unigram * unigram.log()).sum())
@@ -91,7 +96,7 @@ class DiffusionLM(WordPredictor):
             self.prior_weight.copy_((warmed_up + self.has_sentence_loss).clamp(0, 1))
         batch = self._corrupt(ids, mask, index)
         text = NoisyText(batch.x_t, batch.logsnr, mask)
-        evidence = self._evidence(text)
+        evidence = self.evidence(text)
         self_cond = self._self_conditioning(batch, text, torch.as_tensor(progress))
         text = text._replace(self_cond=self_cond)
         h = self._hidden(text, evidence, index if self.training else None)
@@ -103,19 +108,22 @@ class DiffusionLM(WordPredictor):
     def _corrupt(self, ids: Tokens, mask: Positions, index: Keys) -> CorruptedBatch:
         """Adds noise to the embeddings, with a log SNR for each word."""
         c, (low, high) = self.config, self.logsnr_range
+        source = source_positions(ids, c.separator)
         if self.training:
             prob = c.uniform_logsnr_prob if c.schedule == "adaptive" else 0.0
             schedule = self.schedule()
             logsnr = sample_logsnr(index, schedule, self.logsnr_range, prob)
             shares = c.infill_prob, c.stagger_prob
-            levels, predicted = sample_levels(index, mask, schedule, logsnr, high, *shares)
+            levels, predicted = sample_levels(
+                index, mask, schedule, logsnr, high, *shares, source if c.has_sources else None
+            )
         else:
             logsnr = high - (high - low) * low_discrepancy_times(index)
-            levels, predicted = logsnr.unsqueeze(1).expand(mask.shape), mask
+            levels, predicted = torch.where(source, high, logsnr.unsqueeze(1)), mask & ~source
         x0 = self.words.embeddings[ids]
         eps = normal(index, x0.shape, stream=1)
         x_t = diffuse(x0, eps, levels)
-        return CorruptedBatch(ids, mask, index, x0, eps, levels, predicted, x_t)
+        return CorruptedBatch(ids, mask, index, x0, eps, levels, predicted, x_t, source)
 
     def _sentence_terms(
         self, batch: CorruptedBatch, logits: Float[Tensor, "b l v"], chain: MarkovChain
@@ -154,14 +162,15 @@ class DiffusionLM(WordPredictor):
 
     def _count(self, batch: CorruptedBatch) -> Scalar:
         """About the expected number of targets, so that losses of parts of a batch add up."""
-        return batch.mask.sum() * (1 - self.config.infill_prob / 2 if self.training else 1.0)
+        share = 1 - self.config.infill_prob / 2 if self.training else 1.0
+        return batch.mask.sum() * (share * self.config.target_share)
 
     def _schedule_term(self, batch: CorruptedBatch, nats: Float[Tensor, " b"]) -> dict[str, Scalar]:
         """Misfit of the adaptive schedule, from the nats of each sentence."""
         if not self.training or self.config.schedule != "adaptive":
             return {}
-        misfit = self.adaptive.misfit(nats.detach() / batch.mask.sum(1), batch.logsnr[:, 0])
-        misfit = misfit * batch.has_one_level * batch.mask.sum(1)
+        misfit = self.adaptive.misfit(nats.detach() / batch.targets, batch.logsnr[:, -1])
+        misfit = misfit * batch.has_one_level * batch.targets
         return {"schedule": misfit.sum() / self._count(batch)}
 
     @torch.no_grad()

@@ -10,7 +10,8 @@ from textdiff.text.config import ModelConfig
 class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
     """Options of the model, with the vocabulary size and the longest sequence of the data.
 
-    `prior_pairs` is the number of pairs that the Markov prior has.
+    `prior_pairs` is the number of pairs that the Markov prior has, `separator` the token after a
+    source (-1: there are no sources), and `target_share` the share of tokens that are in targets.
     """
 
     model_type = "textdiff"
@@ -18,10 +19,17 @@ class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
     vocab_size: int = 8
     length: int = 64
     prior_pairs: int = 0
+    separator: int = -1
+    target_share: float = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         ModelConfig.__post_init__(self)
         super().__post_init__(**kwargs)
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether the model generates targets from sources."""
+        return self.separator >= 0
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

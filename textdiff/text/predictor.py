@@ -10,6 +10,8 @@ With a Markov prior p(w), the words of a sentence have the joint distribution
 Bayes' rule for a Markov text, corrected by the network word by word.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from textdiff.config import check
+from textdiff.diffusion.automaton import Automaton
 from textdiff.diffusion.gaussian import PREDICTIONS, LogSNR, Prediction, from_x0
 from textdiff.diffusion.schedules import SCHEDULES, Schedule, endpoints
 from textdiff.diffusion.transitions import Words
@@ -29,12 +32,16 @@ from textdiff.text.model_config import DiffusionLMConfig
 from textdiff.text.transformer import Keys, NoisyText, TextDenoiser, Vectors
 from textdiff.text.word_embedding import WordEmbedding
 
+# probabilities of words -> what guidance adds to their logits
+Guide = Callable[[Float[Tensor, "b l v"]], Float[Tensor, "b l v"]]
+
 
 class WordPredictor(PreTrainedModel):
     """Word embeddings, the network, its prior and the noise schedule.
 
     Buffers: `lengths` holds the frequencies of sentence lengths (0 to `config.length`) in the
-    training text, `prior_weight` the weight of the prior's posterior in the logits.
+    training text, `target_lengths` those of targets after sources of each length, and
+    `prior_weight` the weight of the prior's posterior in the logits.
 
     Raises UserError if the objective or the schedule does not exist.
     """
@@ -43,6 +50,7 @@ class WordPredictor(PreTrainedModel):
     base_model_prefix = "diffusion_lm"
     config: DiffusionLMConfig
     lengths: Tensor
+    target_lengths: Tensor
     prior_weight: Tensor
 
     def __init__(self, config: DiffusionLMConfig) -> None:
@@ -65,6 +73,8 @@ class WordPredictor(PreTrainedModel):
         if c.schedule == "adaptive":  # optimizer states depend on the order of the parameters
             self.adaptive = AdaptiveSchedule(c.embed_dim, c.vocab_size, *self.logsnr_range)
         self.register_buffer("lengths", torch.full((c.length + 1,), 1 / (c.length + 1)))
+        if c.has_sources:
+            self.register_buffer("target_lengths", torch.ones(c.length + 1, c.length + 1))
         self.register_buffer("prior_weight", torch.zeros(()))
         self.post_init()
 
@@ -95,7 +105,12 @@ class WordPredictor(PreTrainedModel):
             return from_x0(text.x_t, x0, text.logsnr), logits
 
     def draw_words(
-        self, text: NoisyText, uniforms: Float[Tensor, "b l"], **decoding: Any
+        self,
+        text: NoisyText,
+        uniforms: Float[Tensor, "b l"],
+        automaton: Automaton | None = None,
+        guide: Guide | None = None,
+        **decoding: Any,
     ) -> tuple[Words, Vectors]:
         """Draws the words of each sentence together; returns them and the predicted mean of x0.
 
@@ -103,14 +118,18 @@ class WordPredictor(PreTrainedModel):
 
         Args:
             uniforms: Uniform random numbers in (0, 1).
+            automaton: The set of sentences that may be drawn. If None, all.
+            guide: Guidance of the words' logits.
             decoding: As in `predict`.
         """
         logits, joint = self.word_logits(text, **decoding)
         assert joint is not None
         with torch.autocast(text.x_t.device.type, enabled=False):
-            words = joint.chain.sample(logits, text.mask, uniforms)
             marginal = (logits + joint.log_messages(logits, text.mask)).softmax(-1)
-            return words, marginal @ self.words.embeddings
+            mean = marginal @ self.words.embeddings
+            logits = logits + guide(marginal) if guide else logits
+            sample = partial(automaton.sample, joint.chain) if automaton else joint.chain.sample
+            return sample(logits, text.mask, uniforms), mean
 
     def word_logits(
         self,
@@ -130,7 +149,7 @@ class WordPredictor(PreTrainedModel):
             temperature: Temperature of the probabilities, those of the chain included.
             banned: Words of probability 0.
         """
-        evidence = self._evidence(text)
+        evidence = self.evidence(text)
         logits = self._logits(self._hidden(text, evidence), text.x_t, text.logsnr, evidence)
         with torch.autocast(text.x_t.device.type, enabled=False):
             if guidance_scale != 1:
@@ -164,7 +183,7 @@ class WordPredictor(PreTrainedModel):
                 prediction = from_x0(x_t, x0, logsnr)
             return prediction, without_banned(words.rounding_logits(prediction.x0), banned)
 
-    def _evidence(self, text: NoisyText) -> Evidence | None:
+    def evidence(self, text: NoisyText) -> Evidence | None:
         """Bayes' rule under the Markov prior; None without one."""
         if self.markov is None:
             return None

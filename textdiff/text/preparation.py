@@ -15,7 +15,7 @@ from textdiff.text import token_cache
 from textdiff.text.config import TextConfig
 from textdiff.text.dataset import STREAM_SAMPLE
 from textdiff.text.sources import Texts, open_texts
-from textdiff.text.tokenizer import load_tokenizer, train_tokenizer
+from textdiff.text.tokenizer import SEP, load_tokenizer, train_tokenizer
 from textdiff.training.run_dir import RunDir
 
 
@@ -76,4 +76,5 @@ def _tokenizer(
     model_dir = run_dir.path / "model"
     if run_dir.resume and (model_dir / "tokenizer.json").exists():
         return load_tokenizer(str(model_dir))
-    return train_tokenizer(training, config.tokenizer)
+    special = [SEP] if config.data.source else []
+    return train_tokenizer(training, config.tokenizer, special)

@@ -4,7 +4,7 @@ They differ only in the time of the noise schedule at which each word starts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from textdiff.config import UserError
-from textdiff.prng import sample_keys, uniform
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DecodingConfig
+from textdiff.text.control_config import ControlConfig
+from textdiff.text.lengths import sequence_lengths, writes_documents
 from textdiff.text.model import DiffusionLM
 from textdiff.text.tokenizer import MASK
 
@@ -31,6 +32,7 @@ class Decoding:
     x0: str = "auto"
     order: str = "parallel"
     window: int = 1
+    control: ControlConfig = field(default_factory=ControlConfig)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
             "--guidance_scale": config.guidance_scale is not None,
             "--x0 joint": config.x0 == "joint",
             f"--order {config.order}": config.order != "parallel",
+            "--forbid or --require": bool(config.forbid or config.require),
+            "--classifier": config.classifier is not None,
         }
         for option in filter(asked.get, asked):
             raise UserError(f"{option} needs a diffusion model, this one is autoregressive")
@@ -96,6 +100,8 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
     if config.temperature is not None and model.config.objective != "ce":
         trained = f"this one has {model.config.objective}"
         raise UserError(f"--temperature needs a model trained with objective ce, {trained}")
+    if config.classifier and model.config.has_sources:
+        raise UserError("--classifier needs a model without sources: write the label in the source")
     if config.x0 == "joint" and not model.markov:
         raise UserError("--x0 joint needs a model with a Markov prior (model.prior markov)")
     if config.order != "parallel" and not model.config.stagger_prob:
@@ -109,7 +115,7 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
     if guidance_scale is None:
         guidance_scale = model.config.sampling_guidance_scale
     temperature = config.temperature or model.config.sampling_temperature
-    order = config.order, window
+    order = config.order, window, config
     return Decoding(temperature, guidance_scale, config.clamp, config.x0, *order)
 
 
@@ -125,7 +131,8 @@ def sample_request(
     Args:
         length: Number of tokens of each. If None, drawn from the lengths of the training text.
     """
-    lengths = _lengths(model, n, seed, length, at_least=1)
+    _refuse_sources(model)
+    lengths = sequence_lengths(model, n, seed, length, 0, decoding.least_tokens)
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     ids = torch.zeros(mask.shape, dtype=torch.long)
     return Request(ids, mask, torch.ones(mask.shape), resolve_decoding(model, decoding))
@@ -191,7 +198,15 @@ def continue_request(
         length: Number of tokens of each, `ids` included. If None, drawn as in `sample_request`, or
             half a window more than a document that is longer than the model's sequences.
     """
-    lengths = _lengths(model, n, seed, length, at_least=len(ids) + 1)
+    _refuse_sources(model)
+    lengths = sequence_lengths(model, n, seed, length, len(ids), decoding.least_tokens)
+    return continued(model, ids, lengths, decoding)
+
+
+def continued(
+    model: TextModel, ids: list[int], lengths: Int[Tensor, " n"], decoding: DecodingConfig
+) -> Request:
+    """Request for sequences of the given lengths that begin with `ids`."""
     positions = torch.arange(int(lengths.max()))
     given = torch.zeros(len(positions), dtype=torch.long)
     given[: len(ids)] = torch.tensor(ids, dtype=torch.long)
@@ -200,44 +215,15 @@ def continue_request(
     return Request(given.expand(mask.shape), mask, free, resolve_decoding(model, decoding))
 
 
-def writes_documents(model: TextModel) -> bool:
-    """Whether the model can write texts longer than its sequences, window by window.
-
-    It must have learned to continue given words, in training text without ends (`data.pack`).
-    """
-    if isinstance(model, Autoregressive):
-        return False
-    return model.config.infill_prob > 0 and bool(model.lengths[-1] == 1)
-
-
-def _lengths(
-    model: TextModel, n: int, seed: int, length: int | None, at_least: int
-) -> Int[Tensor, " n"]:
-    """Number of tokens of each sequence. Raises UserError if the model cannot have it."""
-    longest = model.config.length
-    if writes_documents(model):
-        if length is None and at_least > longest:
-            length = at_least + longest // 2
-        longest = max(longest, length or 0)
-    trained = f"{longest}, the longest that this model was trained for"
-    if at_least > longest:
-        raise UserError(f"the text of {at_least - 1} tokens leaves no room: at most {trained}")
-    if length is not None:
-        if not at_least <= length <= longest:
-            raise UserError(f"--length must be between {at_least} and {trained}, got {length}")
-        return torch.full((n,), length)
-    if isinstance(model, Autoregressive):
-        return torch.full((n,), longest)  # at most: the model ends its sentences itself
-    weight = model.lengths.cpu().double().clone()
-    weight[:at_least] = 0
-    weight = weight if weight.sum() > 0 else torch.arange(longest + 1).ge(at_least).double()
-    drawn = uniform(sample_keys(seed, n), stream=0).double() * weight.sum()
-    return torch.searchsorted(weight.cumsum(0), drawn)
+def _refuse_sources(model: TextModel) -> None:
+    if model.config.has_sources:
+        raise UserError("this model generates targets from sources: use textdiff generate")
 
 
 def _repeated(model: TextModel, ids: list[int], n: int) -> Int[Tensor, "n l"]:
     """The tokens n times. Raises UserError if the model cannot take so many."""
     longest = model.config.length
+    _refuse_sources(model)
     if not ids or (len(ids) > longest and not writes_documents(model)):
         rule = f"1 to {longest} tokens for this model"
         raise UserError(f"the text must have {rule}, got {len(ids)}")

@@ -18,12 +18,13 @@ from textdiff.hub import load_pretrained
 from textdiff.prng import noise_generator, sample_keys, uniform_generator
 from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_precision
 from textdiff.text.autoregressive import Autoregressive
+from textdiff.text.control import Control, control_of
 from textdiff.text.denoiser import Uniforms, build_denoiser
 from textdiff.text.documents import windowed
 from textdiff.text.model import DiffusionLM
 from textdiff.text.orders import order_path
 from textdiff.text.requests import Request, TextModel
-from textdiff.text.tokenizer import MASK, PAD, UNK, load_tokenizer
+from textdiff.text.tokenizer import load_tokenizer
 
 COLDEST = 0.2  # temperature below which the pair table to the power 1 / temperature underflows
 POOL = 16  # batches that are sorted by length together; more would delay the first results
@@ -60,12 +61,13 @@ def generate(
     Args:
         process: With several processes, each samples its part of the batches.
     """
-    batches = islice(_rows(request, config.batch_size), process.rank, None, process.world)
+    control = control_of(model, tokenizer, request)
+    batches = islice(_batches(model, request, config), process.rank, None, process.world)
     if isinstance(model, Autoregressive):
-        yield from _generate_left_to_right(model, tokenizer, request, config, batches)
+        yield from _generate_left_to_right(model, control.banned, request, config, batches)
         return
     precision = sampling_precision(model, config.precision)
-    reverse = partial(_reverse, model, _banned_tokens(model, tokenizer), precision, config.sampler)
+    reverse = partial(_reverse, model, precision, config.sampler)
     joint, keys = _draws_jointly(model, request, config), sample_keys(config.seed, len(request.ids))
     for rows in batches:
         part, own_keys = request.part(rows), keys[rows].to(model.device)
@@ -74,7 +76,8 @@ def generate(
         windows = windowed(part, model.config.length)
         steps, before = sum(len(log_snrs(now)) - 1 for _, now in windows), 0
         for window, now in windowed(part, model.config.length):
-            for step, tokens, settled in reverse(now, log_snrs(now), noise, uniforms):
+            own = control.after_text() if window.start else control
+            for step, tokens, settled in reverse(own, now, log_snrs(now), noise, uniforms):
                 part.ids[:, window] = tokens
                 shown = part.mask & (part.given | (torch.arange(part.ids.shape[1]) < window.stop))
                 samples, ready = _unpadded(part.ids, shown), (window.start + settled).tolist()
@@ -84,9 +87,9 @@ def generate(
 
 def _reverse(
     model: DiffusionLM,
-    banned: Bool[Tensor, " v"],
     precision: str,
     sampler: str,
+    control: Control,
     request: Request,
     logsnrs: LogSNRs,
     noise: Noise,
@@ -100,12 +103,14 @@ def _reverse(
     kept = request.given if len(logsnrs) > 1 else request.mask  # without noise, all tokens stay
     given, mask = request.ids.clone(), request.mask.to(model.device)
     x0 = model.words.embeddings[given.to(model.device)]
-    never = _except_given(banned, request).to(model.device)
-    denoise = build_denoiser(model, mask, never, request.decoding, precision, uniforms)
+    never, control = control.never(request).to(model.device), control.to(model.device)
+    options = request.decoding, precision, uniforms, control.automaton
+    denoise = build_denoiser(model, mask, never, *options, control.guide(mask))
     for step in resample(denoise, x0, noise, logsnrs, strength=request.start, sampler=sampler):
-        words = model.words.rounding_logits(step.x0).masked_fill(never, -torch.inf).argmax(-1)
+        scores = model.words.rounding_logits(step.x0).masked_fill(never, -torch.inf)
         final = kept | (step.logsnr >= logsnrs[-1])
-        yield step.index, torch.where(kept, given, words.cpu()), final.cumprod(1).sum(1)
+        words = torch.where(kept, given, control.words(scores, mask).cpu())
+        yield step.index, words, final.cumprod(1).sum(1)
 
 
 def _log_snrs(schedule: Schedule, request: Request, steps: int, keys: Int[Tensor, " b"]) -> LogSNRs:
@@ -120,12 +125,6 @@ def _log_snrs(schedule: Schedule, request: Request, steps: int, keys: Int[Tensor
     order = decoding.order, decoding.window
     path = order_path(schedule, request.start, request.mask, keys, *order)
     return path.grid(math.ceil(steps * strength)).unique_consecutive(dim=0)
-
-
-def _except_given(banned: Bool[Tensor, " v"], request: Request) -> Bool[Tensor, "*#b v"]:
-    """The banned tokens; at each position, if one of them is given."""
-    some = (banned[request.ids] & request.given).any()
-    return banned & ~request.given.unsqueeze(-1) if some else banned
 
 
 def _draws_jointly(model: DiffusionLM, request: Request, config: SamplingConfig) -> bool:
@@ -144,7 +143,7 @@ def _draws_jointly(model: DiffusionLM, request: Request, config: SamplingConfig)
 
 def _generate_left_to_right(
     model: Autoregressive,
-    tokenizer: Tokenizer,
+    banned: Bool[Tensor, " v"],
     request: Request,
     config: SamplingConfig,
     batches: Iterator[list[int]],
@@ -154,25 +153,41 @@ def _generate_left_to_right(
     Raises:
         UserError: If known words are not at the beginning.
     """
-    beginning = int(request.given[0].sum())
-    if request.given[:, beginning:].any() or (request.start.where(request.mask, 0) % 1 > 0).any():
+    given = request.given.sum(1)
+    scattered = request.given & (torch.arange(request.ids.shape[1]) >= given.unsqueeze(1))
+    if scattered.any() or (request.start.where(request.mask, 0) % 1 > 0).any():
         raise UserError("an autoregressive model can sample and continue, not rewrite or infill")
-    length = request.ids.shape[1]
     keys = sample_keys(config.seed, len(request.ids))
-    banned = _banned_tokens(model, tokenizer).to(model.device)
     for rows in batches:
-        ids, device = request.ids[rows], model.device
+        ids, beginning, device = request.part(rows).ids, int(given[rows[0]]), model.device
+        length = ids.shape[1]
         sequences = model.generate_tokens(
             ids.to(device),
             beginning,
             keys[rows].to(device),
             temperature=request.decoding.temperature,
-            banned=banned,
+            banned=banned.to(device),
         )
         for step, ids in enumerate(sequences, beginning + 1):
             mask = (torch.arange(length) < step) & (ids != model.end)
             yield SampleBatch(rows, step, length + 1, _unpadded(ids, mask))
         yield SampleBatch(rows, length + 1, length + 1, _unpadded(ids, ids != model.end))
+
+
+def _batches(model: TextModel, request: Request, config: SamplingConfig) -> Iterator[list[int]]:
+    """Rows that are sampled together.
+
+    Rows whose windows or beginnings differ are not, for their steps would be different ones.
+    """
+    if isinstance(model, Autoregressive):
+        alike = request.given.sum(1)
+    elif request.mask.shape[1] > model.config.length:
+        moving = request.mask & (request.start > 0)
+        alike = torch.cat([request.mask, moving], 1).unique(dim=0, return_inverse=True)[1]
+    else:
+        alike = torch.zeros(len(request.ids))
+    for rows in _rows(request, config.batch_size):
+        yield from _of_equal_numbers(rows, alike)
 
 
 def _rows(request: Request, batch_size: int) -> Iterator[list[int]]:
@@ -185,14 +200,12 @@ def _rows(request: Request, batch_size: int) -> Iterator[list[int]]:
             yield from (rows.tolist() for rows in same.split(batch_size))
 
 
+def _of_equal_numbers(rows: list[int], numbers: Tensor) -> Iterator[list[int]]:
+    """The rows, divided into lists whose rows have equal numbers."""
+    for number in numbers[rows].unique().tolist():
+        yield [row for row in rows if numbers[row] == number]
+
+
 def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
     """The tokens of each sequence."""
     return [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
-
-
-def _banned_tokens(model: TextModel, tokenizer: Tokenizer) -> Bool[Tensor, " v"]:
-    """True for the special tokens, which are never sampled."""
-    banned = torch.zeros(model.config.vocab_size, dtype=torch.bool)
-    special = (tokenizer.token_to_id(token) for token in (PAD, UNK, MASK))
-    banned[[i for i in special if i is not None]] = True
-    return banned

@@ -13,9 +13,9 @@ import datasets
 import numpy as np
 from datasets.distributed import split_dataset_by_node
 
-from textdiff.config import UserError
+from textdiff.config import UserError, check
 from textdiff.text import grammar
-from textdiff.text.config import DataConfig
+from textdiff.text.config import SEPARATOR, DataConfig
 from textdiff.text.files import find_files, has_validation_split, open_dataset, text_chunks
 
 log = logging.getLogger("textdiff")
@@ -47,19 +47,21 @@ class Rows(Collection[str]):
 
     Args:
         table: The table.
-        field: Column of the texts.
+        fields: Columns of the texts.
         selected: True for every selected row of the table.
     """
 
-    def __init__(self, table: datasets.Dataset, field: str, selected: np.ndarray) -> None:
-        self.table, self.field, self.selected = table, field, selected
+    def __init__(
+        self, table: datasets.Dataset, fields: tuple[str, ...], selected: np.ndarray
+    ) -> None:
+        self.table, self.fields, self.selected = table, fields, selected
 
     def __len__(self) -> int:
         return int(self.selected.sum())
 
     def __iter__(self) -> Iterator[str]:
         first = 0
-        for texts in text_chunks(self.table, self.field):
+        for texts in text_chunks(self.table, self.fields):
             yield from compress(texts, self.selected[first : first + len(texts)])
             first += len(texts)
 
@@ -74,7 +76,7 @@ class Rows(Collection[str]):
         """
         rows = self.selected.copy()
         rows[self.selected] = selected
-        return Rows(self.table, self.field, rows)
+        return Rows(self.table, self.fields, rows)
 
 
 def open_texts(data: DataConfig) -> Texts:
@@ -88,6 +90,7 @@ def open_texts(data: DataConfig) -> Texts:
     """
     source = data.train
     if source is None:
+        check(data.source is None, "data.source", "null without data.train", data.source)
         train = grammar.corpus(GRAMMAR_SENTENCES, seed=0)
         held_out = grammar.corpus(2_000, seed=1, training=False) if data.valid is None else []
         return Texts(lambda: train, _read(data.valid, data) if data.valid else held_out)
@@ -102,9 +105,9 @@ def open_texts(data: DataConfig) -> Texts:
 
 def _read(source: str, data: DataConfig, split: str = "train") -> Rows:
     """The usable texts of a source."""
-    table = open_dataset(source, data.field, split, streaming=False)
+    table = open_dataset(source, data.fields, split, streaming=False)
     usable = [usable for _, usable in _checked_chunks(table, source, data)]
-    return Rows(table, data.field, np.concatenate(usable))
+    return Rows(table, data.fields, np.concatenate(usable))
 
 
 def _split(rows: Rows, data: DataConfig) -> Texts:
@@ -136,7 +139,7 @@ def _stretches(n: int, count: int) -> np.ndarray:
 
 def _stream(source: str, data: DataConfig, valid: Collection[str] | None) -> Texts:
     """Texts of a stream. Without validation texts, its first rows are held out."""
-    rows = open_dataset(source, data.field, "train", streaming=True)
+    rows = open_dataset(source, data.fields, "train", streaming=True)
     skipped = 0
     if valid is None:
         *valid, _ = islice(_usable_texts(rows, source, data), HELD_OUT + 1)
@@ -146,7 +149,7 @@ def _stream(source: str, data: DataConfig, valid: Collection[str] | None) -> Tex
             raise UserError(f"{source} holds {few}: leave --data.streaming off")
 
     def train(rank: int = 0, world: int = 1) -> Iterator[str]:
-        part = open_dataset(source, data.field, "train", streaming=True)
+        part = open_dataset(source, data.fields, "train", streaming=True)
         if world == 1:
             return islice(_usable_texts(part, source, data), skipped, None)
         skipped_here = _count_in_own_files(skipped, part, data, rank, world)
@@ -170,7 +173,7 @@ def _count_in_own_files(
     """
     own = 0
     for file in range(rows.num_shards):
-        texts = chain.from_iterable(text_chunks(rows.shard(rows.num_shards, file), data.field))
+        texts = chain.from_iterable(text_chunks(rows.shard(rows.num_shards, file), data.fields))
         usable = (text for text in texts if not _problem(text, data))
         found = sum(1 for _ in islice(usable, n))
         n -= found
@@ -197,7 +200,7 @@ def _checked_chunks(
     """
     counts, first_row = Counter[str](), dict[str, int]()
     row, any_usable = 1, False
-    for texts in text_chunks(rows, data.field):
+    for texts in text_chunks(rows, data.fields):
         problems = [_problem(text, data) for text in texts]
         for problem in filter(None, dict.fromkeys(problems)):
             counts[problem] += problems.count(problem)
@@ -221,6 +224,8 @@ def _problem(text: Any, data: DataConfig) -> str | None:
         return "hold no text"
     if "\ufffd" in text or "\0" in text:
         return "are not valid UTF-8 (or hold NUL or U+FFFD)"
+    if data.source and text.count(SEPARATOR) > 1:
+        return f"hold {SEPARATOR}"
     if not data.pack and len(text) > LONGEST_LINE:
         return f"are longer than {LONGEST_LINE:,} characters"
     return None if text.strip() else BLANK

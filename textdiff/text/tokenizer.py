@@ -21,28 +21,37 @@ from tokenizers import (
 )
 
 from textdiff.config import UserError
-from textdiff.text.config import TokenizerConfig
+from textdiff.text.config import SEPARATOR, TokenizerConfig
 from textdiff.training.checkpoint import atomic_write
 
 log = logging.getLogger("textdiff")
 
 PAD, UNK, MASK = "[PAD]", "[UNK]", "[MASK]"
-SPECIAL: list[str | AddedToken] = [PAD, UNK, AddedToken(MASK, lstrip=True, special=True)]
+Special = list[str | AddedToken]
+SPECIAL: Special = [PAD, UNK, AddedToken(MASK, lstrip=True, special=True)]
+SEP = AddedToken(SEPARATOR, lstrip=True, rstrip=True, special=True)
 # tags, numbers, words, parts after an apostrophe, single punctuation marks
 WORDS = r"<\w+>|\d+(?:[.,]\d+)*|['’]?\w+(?:-\w+)*|[^\w\s]"
 # tokens with a space before them: all but the marks that attach to the word before
 SPACED = r"^(?![.,;:!?)\]%'’…])"
 
 
-def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], config: TokenizerConfig, special: Sequence[AddedToken] = ()
+) -> Tokenizer:
     """Trains a tokenizer, or loads `config.name`.
+
+    Args:
+        special: More special tokens.
 
     Raises:
         UserError: If no word is frequent enough for the vocabulary.
     """
     if config.name:
-        return load_tokenizer(config.name)
-    tokenizer, trainer = TOKENIZERS[config.kind](config)
+        tokenizer = load_tokenizer(config.name)
+        tokenizer.add_special_tokens([*special])
+        return tokenizer
+    tokenizer, trainer = TOKENIZERS[config.kind](config, [*SPECIAL, *special])
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < 5:
         rare = f"no word of the training text occurs {config.min_count} times"
@@ -75,6 +84,12 @@ def load_tokenizer(name: str) -> Tokenizer:
     missing = [token for text, token in pairs if tokenizer.token_to_id(text) is None]
     tokenizer.add_special_tokens(missing)
     return tokenizer
+
+
+def special_ids(tokenizer: Tokenizer) -> set[int]:
+    """Ids of the special tokens, which no text has."""
+    ids = map(tokenizer.token_to_id, (PAD, UNK, MASK, SEPARATOR))
+    return {token for token in ids if token is not None}
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -113,14 +128,11 @@ def decode_kept(tokenizer: Tokenizer, text: str, kept: Sequence[bool], ids: list
         for (start, end), token, keep in zip(offsets, ids, kept, strict=False)
         if keep and token == tokenizer.token_to_id(UNK)
     ]
-    return decode_unknown(tokenizer, ids, unknown)
-
-
-def decode_unknown(tokenizer: Tokenizer, ids: list[int], spellings: Sequence[str]) -> str:
-    """Decodes tokens, with a spelling for each [UNK]."""
-    text = tokenizer.decode(ids, skip_special_tokens=False)
-    words = iter(spellings)
-    return re.sub(re.escape(UNK), lambda _: next(words), text)
+    if not unknown:
+        return tokenizer.decode(ids)
+    spellings = iter(unknown)
+    decoded = tokenizer.decode(ids, skip_special_tokens=False)
+    return re.sub(re.escape(UNK), lambda _: next(spellings, UNK), decoded)
 
 
 def decode_after(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:
@@ -156,7 +168,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     atomic_write(folder / "tokenizer_config.json", json.dumps(names, indent=2) + "\n")
 
 
-def _word(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
+def _word(config: TokenizerConfig, special: Special) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
     tokenizer.normalizer = _normalizer(config)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
@@ -166,12 +178,12 @@ def _word(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
     return tokenizer, trainers.WordLevelTrainer(
         vocab_size=config.size,
         min_frequency=config.min_count,
-        special_tokens=SPECIAL,
+        special_tokens=special,
         show_progress=False,
     )
 
 
-def _wordpiece(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
+def _wordpiece(config: TokenizerConfig, special: Special) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNK))
     tokenizer.normalizer = _normalizer(config)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -179,20 +191,20 @@ def _wordpiece(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
     return tokenizer, trainers.WordPieceTrainer(
         vocab_size=config.size,
         min_frequency=config.min_count,
-        special_tokens=SPECIAL,
+        special_tokens=special,
         show_progress=False,
     )
 
 
-def _bpe(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
+def _bpe(config: TokenizerConfig, special: Special) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer = Tokenizer(models.BPE(unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer, trainers.BpeTrainer(
         vocab_size=config.size,
         min_frequency=config.min_count,
-        special_tokens=SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=special,
         show_progress=False,
     )
 

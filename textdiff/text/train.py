@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from textdiff.device import compiles
 from textdiff.sampling import collect
 from textdiff.text import token_cache
 from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
-from textdiff.text.config import TextConfig
+from textdiff.text.config import SEPARATOR, TextConfig
 from textdiff.text.dataset import (
     STREAM_SAMPLE,
     Corpus,
@@ -34,9 +34,10 @@ from textdiff.text.embedding_init import spectral_embedding
 from textdiff.text.markov_prior import pair_statistics
 from textdiff.text.model import DiffusionLM, DiffusionLMConfig
 from textdiff.text.preparation import prepare_data
-from textdiff.text.requests import TextModel, sample_request
+from textdiff.text.requests import TextModel, joined, sample_request
 from textdiff.text.sampling import generate
 from textdiff.text.sources import open_texts
+from textdiff.text.targets import target_request, target_statistics
 from textdiff.text.tokenizer import UNK, save_tokenizer
 from textdiff.training.batching import MicroBatch
 from textdiff.training.checkpoint import sha256
@@ -96,6 +97,12 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
     options = asdict(config.model)
     vocab_size, pairs = tokenizer.get_vocab_size(), None
     options |= {"vocab_size": vocab_size, "length": config.data.length, "prior_pairs": 0}
+    target_lengths = None
+    if config.data.source:
+        separator = tokenizer.token_to_id(SEPARATOR)
+        assert separator is not None  # preparation adds it
+        target_lengths, share = target_statistics(corpus, separator, config.data.length)
+        options |= {"separator": separator, "target_share": share}
     if config.model.family == "autoregressive":
         return Autoregressive(AutoregressiveConfig(**options))
     if config.model.has_markov_prior:
@@ -109,7 +116,7 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
         tokens += np.bincount(piece.tokens, minlength=len(tokens))
         lengths += np.bincount(piece.sizes, minlength=len(lengths))
     token_counts, length_counts = (torch.from_numpy(each).float() for each in (tokens, lengths))
-    model.set_data_statistics(token_counts, length_counts, pairs)
+    model.set_data_statistics(token_counts, length_counts, pairs, target_lengths)
     if config.model.embedding_init == "spectral":
         dim, seed = config.model.embed_dim, config.train.seed
         start = spectral_embedding(corpus, vocab_size, dim, seed=seed)
@@ -136,7 +143,7 @@ def _validation_report(
         values = "  ".join(f"{logsnr:+.0f}: {value:.2f}" for logsnr, value in gain.items())
         messages = [f"context gain in nats per word, by log SNR  {values}"]
     metrics = {f"context_gain/{logsnr:g}": value for logsnr, value in gain.items()}
-    samples = _samples(model, tokenizer, config, n=4)
+    samples = _samples(model, tokenizer, config, valid, n=4)
     return ValidationReport(metrics, messages, [tokenizer.decode(ids) for ids in samples])
 
 
@@ -150,18 +157,28 @@ def _context_gain(model: TextModel, valid: Corpus) -> dict[float, float]:
     return context_gain(model, ids, mask, LOGSNRS)
 
 
-def _samples(model: TextModel, tokenizer: Tokenizer, config: TextConfig, n: int) -> list[list[int]]:
-    request, sampling = sample_request(model, n, seed=0), SamplingConfig()
-    sampling = replace(sampling, precision=config.train.precision)
-    return list(collect(generate(model, tokenizer, request, sampling)))
+def _samples(
+    model: TextModel, tokenizer: Tokenizer, config: TextConfig, valid: Corpus, n: int
+) -> list[list[int]]:
+    """Samples, or targets of the first held-out sources."""
+    sampling = SamplingConfig(precision=config.train.precision)
+    if not model.config.has_sources:
+        request, sizes = sample_request(model, n, seed=0), [0] * n
+    else:
+        rows = [valid[i].tolist() for i in range(min(n, len(valid)))]
+        sizes = [row.index(model.config.separator) + 1 for row in rows]
+        pairs = zip(rows, sizes, strict=True)
+        request = joined([target_request(model, row[: size - 1], 1, 0) for row, size in pairs])
+    found = collect(generate(model, tokenizer, request, sampling))
+    return [ids[size:] for ids, size in zip(found, sizes, strict=True)]
 
 
 def _sanity_check(
     model: TextModel, tokenizer: Tokenizer, corpus: Corpus, valid: Corpus, config: TextConfig
 ) -> None:
     """Logs in one line whether 64 samples have obvious failures."""
-    samples = [tuple(ids) for ids in _samples(model, tokenizer, config, n=64)]
-    training = [tuple(corpus[i].tolist()) for i in range(len(corpus))]
+    samples = [tuple(ids) for ids in _samples(model, tokenizer, config, valid, n=64)]
+    training = [tuple(_target(corpus[i].tolist(), model)) for i in range(len(corpus))]
     warnings = sanity_warnings(samples, training, tokenizer.token_to_id(UNK))
     if max(_context_gain(model, valid).values(), default=1) < 0.1:
         warnings.append("the context gain is near 0, so samples are unrelated words: train longer")
@@ -169,6 +186,11 @@ def _sanity_check(
         log.warning("sanity check of 64 samples: %s", "; ".join(warnings))
     else:
         log.info("sanity check of 64 samples passed")
+
+
+def _target(ids: list[int], model: TextModel) -> list[int]:
+    """The tokens without those of a source."""
+    return ids[ids.index(model.config.separator) + 1 :] if model.config.has_sources else ids
 
 
 def _batches(

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from textdiff import TextDiffusion
 from textdiff.config import SamplingConfig, UserError
-from textdiff.text.lengths import ANY_NUMBER, choose_lengths, placed_texts, placement_nats
+from textdiff.text.free_lengths import ANY_NUMBER, choose_lengths, placed_texts, placement_nats
 from textdiff.text.tokenizer import MASK
 
 TEXT = f"The  KING sees {ANY_NUMBER} , zebra dog."
@@ -112,6 +112,13 @@ def test_lengths_stay_within_the_model(pipe, model, tokenizer):
         pipe.infill(f"{words} dog dog {ANY_NUMBER}")
 
 
+def test_numbers_have_room_for_required_phrases(pipe):
+    found = pipe.infill("the [MASK*] .", n=8, steps=2, require=["small king"], longest=4)
+    assert all("small king" in text for text in found.texts)
+    with pytest.raises(UserError, match="all required and no forbidden phrases"):
+        pipe.infill("the [MASK*] .", steps=2, require=["small king"], longest=1)
+
+
 def test_stream_fills_any_number_of_words(pipe):
     *_, last = pipe.stream.infill(TEXT, n=2, steps=3)
     assert last.texts == pipe.infill(TEXT, n=2, steps=3).texts
@@ -125,7 +132,7 @@ def test_stream_fills_any_number_of_words(pipe):
         (lambda pipe: pipe.infill(TEXT, longest=0), "--longest must be at least 1, got 0"),
         (lambda pipe: pipe.infill(f"the {ANY_NUMBER} " * 7), "at most 6"),
         (lambda pipe: pipe.infill("the [MASK+] dog"), r"written \[MASK\], or \[MASK\*\] for one"),
-        (lambda pipe: pipe.infill(["the dog", TEXT]), "^text 1: --text has no"),
+        (lambda pipe: pipe.infill(["the dog", TEXT]), r"^--text \(number 1\) has no"),
     ],
 )
 def test_bad_marks_are_refused_in_one_line(pipe, call, message):

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from textdiff.config import Precision, check
+from textdiff.config import Precision, UserError, check
 from textdiff.device import autocast
 from textdiff.prng import sample_keys
 from textdiff.sampling import sampling_precision
@@ -38,7 +38,9 @@ class TextLikelihood:
 
 
 def encode_whole(model: TextModel, tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of a text. Raises UserError if they are more than a sequence of the model has."""
+    """Tokens of a text. Raises UserError if the model has sources or no room for them."""
+    if model.config.has_sources:
+        raise UserError("the likelihood of a text needs a model without sources")
     ids, longest = encode(tokenizer, text), model.config.length
     check(1 <= len(ids) <= longest, "the text", f"1 to {longest} tokens for this model", len(ids))
     return ids

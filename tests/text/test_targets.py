@@ -1,0 +1,201 @@
+"""Laws of pairs: data with sources, their training losses, and targets generated from them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from textdiff import TextDiffusion
+from textdiff.config import SamplingConfig, UserError
+from textdiff.sampling import collect
+from textdiff.text import grammar
+from textdiff.text.config import SEPARATOR, DataConfig, ModelConfig, TextConfig
+from textdiff.text.dataset import Corpus, collate
+from textdiff.text.model import DiffusionLM
+from textdiff.text.requests import joined
+from textdiff.text.sampling import generate
+from textdiff.text.selection import most_like_others
+from textdiff.text.sources import open_texts
+from textdiff.text.targets import target_request, target_statistics
+from textdiff.text.task import Result
+from textdiff.text.tokenizer import encode
+from textdiff.text.train import build_model
+
+TARGETS = grammar.corpus(40, seed=3)
+SOURCES = [" ".join(reversed(text.split()[:3])) for text in TARGETS]
+
+
+def pairs_model(family, tokenizer, corpus):
+    shape = {"width": 32, "heads": 2, "depth": 1}
+    data = DataConfig(source="from", target="to", length=20)
+    config = TextConfig(model=ModelConfig(family=family, **shape), data=data)
+    model = build_model(config, tokenizer, corpus)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    return model.eval()
+
+
+@pytest.fixture
+def pairs_file(tmp_path):
+    """A file of pairs, in which one row has no source and one has no target."""
+    rows = [{"from": a, "to": b} for a, b in zip(SOURCES, TARGETS, strict=True)]
+    rows += [{"from": "", "to": "the king ."}, {"from": "the king", "to": None}]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def separated(tokenizer):
+    """The tokenizer with a separator."""
+    own = Tokenizer.from_str(tokenizer.to_str())
+    own.add_special_tokens([SEPARATOR])
+    return own
+
+
+@pytest.fixture(scope="module")
+def pairs(separated):
+    texts = (f"{a} {SEPARATOR} {b}" for a, b in zip(SOURCES, TARGETS, strict=True))
+    return Corpus.of(encode(separated, text) for text in texts)
+
+
+@pytest.fixture(scope="module")
+def diffusion(separated, pairs):
+    return pairs_model("diffusion", separated, pairs)
+
+
+@pytest.fixture(scope="module")
+def autoregressive(separated, pairs):
+    return pairs_model("autoregressive", separated, pairs)
+
+
+@pytest.fixture(params=["diffusion", "autoregressive"])
+def translator(request):
+    """A model of either family."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def pipe(translator, separated):
+    return TextDiffusion(translator, separated)
+
+
+def test_pairs_are_read_as_one_text(pairs_file):
+    texts = open_texts(DataConfig(train=str(pairs_file), source="from", target="to"))
+    found = {*texts.train(), *texts.valid}
+    assert found == {f"{a} {SEPARATOR} {b}" for a, b in zip(SOURCES, TARGETS, strict=True)}
+
+
+def test_sources_are_clean_and_not_predicted(diffusion, pairs):
+    batch = collate([pairs[i] for i in range(16)], np.arange(16))
+    clean, separator = diffusion.logsnr_range[1], diffusion.config.separator
+    for mode in (True, False):
+        noisy = diffusion.train(mode)._corrupt(**batch)
+        diffusion.eval()
+        source = noisy.source
+        assert source.sum(1).tolist() == [ids.index(separator) + 1 for ids in noisy.ids.tolist()]
+        assert source[:, 0].all()
+        assert (noisy.logsnr[source] == clean).all()
+        assert not noisy.predicted[source].any()
+        assert noisy.predicted.any(1).sum() > 12
+
+
+def test_autoregressive_nats_leave_out_sources(autoregressive, pairs):
+    batch = collate([pairs[i] for i in range(4)], np.arange(4))
+    nats = autoregressive.nats(batch["ids"], batch["mask"])
+    for row, ids, size in zip(nats, batch["ids"].tolist(), pairs.sizes, strict=False):
+        end = ids.index(autoregressive.config.separator) + 1
+        assert (row[:end] == 0).all()
+        assert (row[end : size + 1] > 0).all()
+        assert (row[size + 1 :] == 0).all()
+
+
+def test_target_lengths_are_counted_by_source():
+    corpus = Corpus.of([[1, 9, 2, 2], [1, 9, 2, 2], [1] * 8 + [9, 3]])
+    frequencies, share = target_statistics(corpus, separator=9, longest=12)
+    assert frequencies[2, 2] == pytest.approx(1.0)
+    assert frequencies[9, 1] == pytest.approx(1.0)
+    assert frequencies[:10].sum(1) == pytest.approx(np.ones(10))
+    assert 0 < frequencies[5, 1] < 1  # between both
+    assert share == 5 / 18
+
+
+def test_requests_give_the_source_and_draw_lengths(translator, separated):
+    request = target_request(translator, [5, 6, 7], 6, seed=0)
+    given = [5, 6, 7, translator.config.separator]
+    assert request.ids[:, :4].tolist() == [given] * 6
+    assert request.given.sum(1).tolist() == [4] * 6
+    sizes = request.mask.sum(1) - 4
+    lengths = {len(encode(separated, text)) for text in TARGETS}
+    # an autoregressive model ends its targets itself
+    assert {*sizes.tolist()} <= (lengths if isinstance(translator, DiffusionLM) else {16})
+    fixed = target_request(translator, [5, 6, 7], 2, seed=0, length=3)
+    assert fixed.mask.sum(1).tolist() == [7, 7]
+
+
+def test_targets_do_not_depend_on_other_sources(translator, separated):
+    sources = [encode(separated, text) for text in SOURCES[:4]]
+    requests = [target_request(translator, ids, 2, seed=0) for ids in sources]
+    together = joined(requests)
+    options = {"steps": 3, "precision": "no"}
+    draw = SamplingConfig(**options), SamplingConfig(**options, batch_size=3)
+    first, second = ([*collect(generate(translator, separated, together, c))] for c in draw)
+    assert first == second
+    alone = [*collect(generate(translator, separated, requests[0], draw[0]))]
+    assert alone == first[:2]
+
+
+def test_outputs_are_targets_alone(pipe):
+    found = pipe.generate(SOURCES[:2], n=2, steps=2)
+    assert len(found.texts) == 4
+    for text, ids in zip(found.texts, found.sequences, strict=True):
+        before = ids.index(pipe.model.config.separator)
+        assert text == pipe.tokenizer.decode(ids[before + 1 :])
+        assert ids[:before] == encode(pipe.tokenizer, SOURCES[found.texts.index(text) // 2])
+        assert ids.count(pipe.model.config.separator) == 1
+
+
+def test_minimum_bayes_risk_chooses_among_candidates(pipe):
+    every = pipe.generate(SOURCES[0], n=6, steps=2, seed=4)
+    chosen = pipe.generate(SOURCES[0], n=2, mbr=3, steps=2, seed=4)
+    assert chosen.rows[0] < 3 <= chosen.rows[1]
+    assert chosen.texts == [every.texts[row] for row in chosen.rows]
+
+
+def test_the_text_most_like_the_others_wins():
+    texts = ["a b c d e", "a b c d f", "x y z u v", "q", "m n o p", "m n o p"]
+    candidates = [Result(text, [], row) for row, text in enumerate(texts)]
+    select = most_like_others(3)
+    assert select.size == 3
+    assert [each.row for each in select.choose(candidates[:3])] == [0]
+    assert [each.row for each in select.choose(candidates[3:])] == [4]
+    assert most_like_others(1) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda pipe: pipe.generate(""), "--source must be a text"),
+        (lambda pipe: pipe.generate(["the", " "]), r"--source \(number 2\) must be a text"),
+        (lambda pipe: pipe.generate(" ".join(["king"] * 19)), "the source has 19 tokens, at most"),
+        (lambda pipe: pipe.generate("the", length=19), "--length must be between 1 and 18"),
+        (lambda pipe: pipe.generate("the", mbr=0), "--mbr must be at least 1"),
+        (lambda pipe: pipe.generate(["the", "king " * 19]), r"^--source \(number 2\): the source"),
+        (lambda pipe: pipe.stream.generate("the", mbr=2), "mbr must be left out of stream"),
+        (lambda pipe: pipe.log_likelihood("the king"), "needs a model without sources"),
+        (lambda pipe: pipe.sample(2), "use textdiff generate"),
+        (lambda pipe: pipe.rewrite("the king"), "use textdiff generate"),
+        (lambda pipe: pipe.complete("the king"), "use textdiff generate"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(pipe, call, message):
+    with pytest.raises(UserError, match=message) as error:
+        call(pipe)
+    assert "\n" not in str(error.value)
+
+
+def test_models_without_sources_generate_no_targets(model, tokenizer):
+    with pytest.raises(UserError, match=r"has no sources: train one with --data\.source"):
+        TextDiffusion(model, tokenizer).generate("the king")

@@ -1,0 +1,97 @@
+"""Nats of held-out sentences under a model: of each sentence, and of the words by position."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from textdiff.evaluation.config import EvaluationConfig
+from textdiff.evaluation.reference_lm import sentence_batches
+from textdiff.prng import fold_in
+from textdiff.text.autoregressive import Autoregressive
+from textdiff.text.diagnostics import Sentence
+from textdiff.text.likelihood import length_nats, ode_negative_elbo, word_nats
+from textdiff.text.requests import TextModel
+
+
+class Scores(NamedTuple):
+    """Nats of n sentences.
+
+    Args:
+        nats: Nats of each sentence.
+        words: Nats of each word, without the length or the end; NaN after the last word.
+        error: Standard error of the sum of `nats` from random draws; 0 for an exact likelihood.
+        ode_nats: `nats` by the probability-flow ODE, of the first sentences.
+    """
+
+    nats: np.ndarray
+    words: np.ndarray | None = None
+    error: float = 0.0
+    ode_nats: np.ndarray | None = None
+
+
+def scores_of(
+    name: str, model: TextModel, sentences: list[Sentence], options: EvaluationConfig
+) -> Scores:
+    """Scores of sentences in float32: a bound along the order of `options`, or exact.
+
+    Args:
+        name: Name of the model, for the progress bar.
+    """
+    nats, variances, ode = list[Tensor](), list[Tensor](), list[Tensor]()
+    table = np.full((len(sentences), max(map(len, sentences))), np.nan)
+    batches = list(sentence_batches(sentences, 50))
+    for batch in tqdm(batches, desc=f"likelihood of {name}", unit="batch"):
+        ids, mask, key = (batch[part].to(model.device) for part in ("ids", "mask", "index"))
+        words, rest, variance = _estimate(model, ids, mask, key, options)
+        nats.append((words.sum(1) + rest).cpu())
+        variances.append(variance.cpu())
+        shown = words.masked_fill(~mask, torch.nan).cpu().numpy()
+        table[batch["index"].numpy(), : mask.shape[1]] = shown
+        if not isinstance(model, Autoregressive) and int(key[0]) < options.ode:
+            rows = key < options.ode
+            ode.append(ode_negative_elbo(model, ids[rows], mask[rows], key[rows]).cpu())
+    found = torch.cat(nats).double().numpy()
+    error = math.sqrt(torch.cat(variances).double().sum())
+    return Scores(found, table, error, torch.cat(ode).double().numpy() if ode else None)
+
+
+@torch.no_grad()
+def _estimate(
+    model: TextModel, ids: Tensor, mask: Tensor, key: Tensor, options: EvaluationConfig
+) -> tuple[Float[Tensor, "b l"], Float[Tensor, " b"], Float[Tensor, " b"]]:
+    """Nats of the words, those of the length or the end, and the variance of their sum.
+
+    A bound is the mean of two estimates, whose difference shows the variance.
+    """
+    if isinstance(model, Autoregressive):
+        exact = model.nats(ids, mask)
+        words = exact[:, :-1].where(mask, 0)
+        rest = exact.sum(1) - words.sum(1)
+        return words, rest, torch.zeros_like(rest)
+    order, window = options.order, options.window or 1
+    first, second = (
+        word_nats(model, ids, mask, each, draws=options.draws // 2, order=order, window=window)
+        for each in (fold_in(key, 32), fold_in(key, 33))
+    )
+    variance = (first - second).sum(1).square() / 4
+    return (first + second) / 2, length_nats(model, mask), variance
+
+
+def by_position(words: Float[np.ndarray, "n l"]) -> dict[str, list[Any]]:
+    """Mean nats of the words at each position, its standard error, and the number of sentences.
+
+    Positions that fewer than two sentences have are left out.
+
+    Args:
+        words: As in `Scores`.
+    """
+    count = (~np.isnan(words)).sum(0)
+    words, count = words[:, count >= 2], count[count >= 2]
+    error = np.nanstd(words, 0, ddof=1) / np.sqrt(count)
+    found = {"nats": np.nanmean(words, 0), "error": error, "sentences": count}
+    return {name: values.tolist() for name, values in found.items()}

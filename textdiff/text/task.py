@@ -1,0 +1,105 @@
+"""A task of a text model: a request for tokens, how they become texts, and which are kept."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from textdiff.config import SamplingConfig
+from textdiff.sampling import SampleBatch
+from textdiff.text.requests import Request
+
+
+@dataclass(frozen=True)
+class TextOutput:
+    """Texts of a task. With several inputs, the texts of the first come first.
+
+    Args:
+        texts: The texts.
+        sequences: Their tokens.
+        rows: Number of each text in the task.
+        step: Number of steps of the sampler so far, and `steps` in all. They are 0 for results.
+        scores: -log p of each text in nats per token, if the texts are ranked.
+    """
+
+    texts: list[str]
+    sequences: list[list[int]]
+    rows: list[int]
+    step: int = 0
+    steps: int = 0
+    scores: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A text, its tokens, its row in the request, and its nats per token if it is ranked."""
+
+    text: str
+    ids: list[int]
+    row: int
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A choice among several candidates for the same text.
+
+    Args:
+        size: Number of candidates in a row of the request from which `choose` chooses.
+        choose: Function (candidates) -> results, in their order.
+    """
+
+    size: int
+    choose: Callable[[list[Result]], list[Result]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A request for sequences of tokens, and how they become texts.
+
+    Args:
+        request: The request.
+        decode: Function (row of the request, tokens) -> text.
+        sampling: Options of the sampler.
+        select: Choice of the results. If None, all rows are results.
+        facts: What else is known of texts, such as their source: an entry for each of the equal
+            parts into which the rows of the request are divided.
+    """
+
+    request: Request
+    decode: Callable[[int, list[int]], str]
+    sampling: SamplingConfig
+    select: Selection | None = None
+    facts: Sequence[dict[str, Any]] = ()
+
+    def after_step(self, batch: SampleBatch[list[int]]) -> TextOutput:
+        """The texts of a batch after a step, in the order of the request."""
+        pairs = sorted(zip(batch.rows, batch.samples, strict=True))
+        texts = [self.decode(row, ids) for row, ids in pairs]
+        rows, sequences = map(list, zip(*pairs, strict=True))
+        return TextOutput(texts, sequences, rows, batch.step, batch.steps)
+
+    def results(self, found: Iterable[list[int]]) -> Iterator[Result]:
+        """Yields the results, those of each group of candidates as soon as it is complete.
+
+        Args:
+            found: Tokens of each row of the request, in order.
+        """
+        every = (Result(self.decode(row, ids), ids, row) for row, ids in enumerate(found))
+        if self.select is None:
+            yield from every
+            return
+        while candidates := list(islice(every, self.select.size)):
+            yield from self.select.choose(candidates)
+
+    def output(self, found: Iterable[list[int]]) -> TextOutput:
+        """The results as one output. The argument is that of `results`."""
+        results = [*self.results(found)]
+        texts, sequences = [each.text for each in results], [each.ids for each in results]
+        scores = [each.score for each in results if each.score is not None]
+        return TextOutput(texts, sequences, [each.row for each in results], scores=scores or None)
+
+    def facts_of(self, row: int) -> dict[str, Any]:
+        """The facts of the text of a row."""
+        part = row * len(self.facts) // len(self.request.ids)
+        return dict(self.facts[part]) if self.facts else {}

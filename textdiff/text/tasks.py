@@ -1,0 +1,223 @@
+"""The tasks of a trained text model, from the arguments of the user to requests and texts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Generic, TypeVar
+
+from tokenizers import Tokenizer
+
+from textdiff.config import check
+from textdiff.text.config import DecodingConfig
+from textdiff.text.free_lengths import choose_lengths
+from textdiff.text.inputs import (
+    candidates,
+    checked_strengths,
+    checked_texts,
+    for_each,
+    sampling_options,
+)
+from textdiff.text.requests import (
+    Request,
+    TextModel,
+    continue_request,
+    infill_request,
+    joined,
+    resolve_decoding,
+    rewrite_request,
+    sample_request,
+)
+from textdiff.text.selection import most_like_others, ranking
+from textdiff.text.targets import target_request
+from textdiff.text.task import Task
+from textdiff.text.tokenizer import (
+    MASK,
+    decode_after,
+    decode_kept,
+    encode,
+    fill_masks,
+    tokens_of_words,
+)
+
+R = TypeVar("R")
+
+
+class TextTasks(ABC, Generic[R]):
+    """Tasks of a trained model. Subclasses say what becomes of a task.
+
+    Further arguments of each task are the fields of `SamplingConfig` (steps, sampler, seed, ...)
+    and of `DecodingConfig` (temperature, guidance_scale, order, require, forbid, ...). With `rank`,
+    that many candidates are sampled for each text, and the best of all are kept, best first: those
+    of the lowest bound of -log p per token.
+
+    Args:
+        model: A diffusion model, or the autoregressive baseline, which can sample and complete.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(self, model: TextModel, tokenizer: Tokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    @abstractmethod
+    def _run(self, task: Task) -> R:
+        """Does the task."""
+
+    def sample(
+        self, n: int = 1, *, length: int | None = None, rank: int | None = None, **options: Any
+    ) -> R:
+        """Generates n texts from noise.
+
+        Args:
+            length: Tokens of each text. If None, drawn from the lengths of the training text.
+            rank: Candidates for each text, if texts are ranked.
+        """
+        sampling, decoding = sampling_options(n, options)
+        request = sample_request(self.model, candidates(n, rank), sampling.seed, length, decoding)
+        select = ranking(self.model, request, n, rank, sampling)
+        return self._run(Task(request, lambda _, ids: self.tokenizer.decode(ids), sampling, select))
+
+    def rewrite(
+        self,
+        text: str | Sequence[str],
+        *,
+        strength: float | Sequence[float | int] = 0.5,
+        protect: Sequence[str] = (),
+        n: int = 1,
+        rank: int | None = None,
+        **options: Any,
+    ) -> R:
+        """Adds noise to texts and resamples them: n variations of each.
+
+        Args:
+            strength: Amount of noise, from 0 (the text itself) to 1 (only its length is kept).
+                Several strengths give n variations of each text at the first, then at the next.
+            protect: Words or phrases that stay as they are.
+            rank: Candidates for each variation, if those of a text and strength are ranked.
+        """
+        sampling, decoding = sampling_options(n, options)
+        strengths, texts = checked_strengths(strength), checked_texts(text)
+        size = candidates(n, rank)
+        kept = for_each(texts, lambda each: tokens_of_words(self.tokenizer, each, protect))
+        pairs = [*zip(texts, kept, strict=True)]
+        groups = [(*pair, each) for pair in pairs for each in strengths]
+
+        def requests(pair: tuple[str, list[bool]]) -> list[Request]:
+            ids = encode(self.tokenizer, pair[0])
+            noise = ([each * (not keep) for keep in pair[1]] for each in strengths)
+            return [rewrite_request(self.model, ids, size, row, decoding) for row in noise]
+
+        def decode(row: int, ids: list[int]) -> str:
+            text, kept, strength = groups[row // size]
+            return decode_kept(self.tokenizer, text, kept, ids) if strength else text
+
+        facts = [{"source": text, "strength": strength} for text, _, strength in groups]
+        request = joined([*chain(*for_each(pairs, requests))])
+        select = ranking(self.model, request, n, rank, sampling)
+        return self._run(Task(request, decode, sampling, select, facts))
+
+    def infill(
+        self,
+        text: str | Sequence[str],
+        *,
+        n: int = 1,
+        longest: int = 8,
+        rank: int | None = None,
+        **options: Any,
+    ) -> R:
+        """Replaces each [MASK] of texts by one token, in n ways. Other words stay as they are.
+
+        A [MASK*] stands for one or more tokens. Their number is drawn for each of the n texts from
+        its probability given the other words (see `textdiff.text.free_lengths`).
+
+        Args:
+            longest: Largest number of tokens for which a [MASK*] stands.
+            rank: Candidates for each of the n texts, if texts are ranked.
+        """
+        sampling, decoding = sampling_options(n, options)
+        resolve_decoding(self.model, decoding)
+        texts, size = checked_texts(text, mask=True), candidates(n, rank)
+
+        def rows_of(each: str) -> list[tuple[str, Request]]:
+            chosen = choose_lengths(
+                self.model, self.tokenizer, each, size, longest, sampling, decoding
+            )
+            made = {masked: self._infill_request(masked, decoding) for masked in {*chosen}}
+            return [(masked, made[masked]) for masked in chosen]
+
+        rows, requests = zip(*chain(*for_each(texts, rows_of)), strict=True)
+
+        def decode(row: int, ids: list[int]) -> str:
+            return fill_masks(self.tokenizer, rows[row], requests[row].ids[0].tolist(), ids)
+
+        request = joined(requests)
+        select = ranking(self.model, request, n, rank, sampling)
+        return self._run(Task(request, decode, sampling, select, _sources(texts)))
+
+    def _infill_request(self, masked: str, decoding: DecodingConfig) -> Request:
+        ids = self.tokenizer.encode(masked, add_special_tokens=False).ids
+        mask_id = self.tokenizer.token_to_id(MASK)
+        return infill_request(self.model, ids, 1, mask_id, decoding)
+
+    def complete(
+        self,
+        text: str | Sequence[str],
+        *,
+        n: int = 1,
+        length: int | None = None,
+        rank: int | None = None,
+        **options: Any,
+    ) -> R:
+        """Generates n texts that begin with each of the given ones.
+
+        Args:
+            length: Tokens of each text, its beginning included. If None, as in training.
+            rank: Candidates for each of the n texts, if texts are ranked.
+        """
+        sampling, decoding = sampling_options(n, options)
+        texts, size = [each.rstrip() for each in checked_texts(text)], candidates(n, rank)
+        given, seed = [encode(self.tokenizer, each) for each in texts], sampling.seed
+
+        def request_of(ids: list[int]) -> Request:
+            return continue_request(self.model, ids, size, seed, length, decoding)
+
+        def decode(row: int, ids: list[int]) -> str:
+            before = given[row // size]
+            return texts[row // size] + decode_after(self.tokenizer, before, ids[len(before) :])
+
+        request = joined(for_each(given, request_of))
+        select = ranking(self.model, request, n, rank, sampling)
+        return self._run(Task(request, decode, sampling, select, _sources(texts)))
+
+    def generate(
+        self,
+        source: str | Sequence[str],
+        *,
+        n: int = 1,
+        length: int | None = None,
+        mbr: int = 1,
+        **options: Any,
+    ) -> R:
+        """Generates n targets of each source, with a model that was trained on pairs.
+
+        Args:
+            length: Tokens of each target. If None, drawn from the lengths of the training text.
+            mbr: Candidates for each target. The one that agrees best with the others is chosen:
+                minimum Bayes risk with BLEU (Kumar & Byrne, 2004).
+        """
+        check(mbr >= 1, "--mbr", "at least 1", mbr)
+        sampling, decoding = sampling_options(n * mbr, options)
+        texts, many, seed = checked_texts(source, "--source"), n * mbr, sampling.seed
+        given = [encode(self.tokenizer, each) for each in texts]
+
+        def request_of(ids: list[int]) -> Request:
+            return target_request(self.model, ids, many, seed, length, decoding)
+
+        def decode(row: int, ids: list[int]) -> str:
+            return self.tokenizer.decode(ids[len(given[row // many]) + 1 :])
+
+        request = joined(for_each(given, request_of, "--source"))
+        return self._run(Task(request, decode, sampling, most_like_others(mbr), _sources(texts)))
+
+
+def _sources(texts: list[str]) -> list[dict[str, str]]:
+    return [{"source": each} for each in texts]
