@@ -1,5 +1,7 @@
 """Wrappers of denoisers: guidance, clamping and self-conditioning."""
 
+import math
+
 import pytest
 import torch
 from sampler_cases import FINE
