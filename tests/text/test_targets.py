@@ -13,6 +13,7 @@ from textdiff.sampling import collect
 from textdiff.text import grammar
 from textdiff.text.config import SEPARATOR, DataConfig, ModelConfig, TextConfig
 from textdiff.text.dataset import Corpus, collate
+from textdiff.text.functional import source_words
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import joined
 from textdiff.text.sampling import generate
@@ -100,6 +101,40 @@ def test_sources_are_clean_and_not_predicted(diffusion, pairs):
         assert (noisy.logsnr[source] == clean).all()
         assert not noisy.predicted[source].any()
         assert noisy.predicted.any(1).sum() > 12
+
+
+def test_dropped_sources_leave_only_their_places(diffusion, pairs):
+    batch = collate([pairs[i] for i in range(40)], np.arange(40))
+    ids, separator = batch["ids"], diffusion.config.separator
+    words = source_words(ids, separator)
+    other = ids.where(~words, (ids + 1) % separator)
+    diffusion.train()
+    diffusion.config.source_drop_prob = 1.0
+    noisy = diffusion._corrupt(**batch)
+    assert (noisy.dropped == words).all()
+    assert (noisy.x_t[words] == 0).all()
+    assert (noisy.logsnr[words] == diffusion.logsnr_range[0]).all()
+    # the target is predicted from its own noise and the separator
+    losses = diffusion(**batch), diffusion(**(batch | {"ids": other}))
+    assert losses[0]["ce"] == losses[1]["ce"]
+    diffusion.config.source_drop_prob = 0.3
+    assert 4 <= diffusion._corrupt(**batch).dropped.any(1).sum() <= 20
+    diffusion.config.source_drop_prob = 0.1
+    assert diffusion.eval()._corrupt(**batch).dropped is None
+
+
+def test_guidance_is_towards_the_source(diffusion, separated):
+    pipe = TextDiffusion(diffusion, separated)
+    words = SOURCES[0].split()
+    other = " ".join(reversed(words))
+    assert len(encode(separated, other)) == len(encode(separated, SOURCES[0]))
+
+    def targets(source, scale):
+        return pipe.generate(source, n=4, length=6, steps=3, guidance_scale=scale).texts
+
+    assert targets(SOURCES[0], 0.0) == targets(other, 0.0)  # the unconditional model
+    assert targets(SOURCES[0], 30.0) != targets(other, 30.0)
+    assert targets(SOURCES[0], 30.0) != targets(SOURCES[0], 1.0)
 
 
 def test_autoregressive_nats_leave_out_sources(autoregressive, pairs):

@@ -3,7 +3,7 @@
 This module does not import torch, so that the command line starts quickly.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from textdiff.config import TrainConfig, check
@@ -90,15 +90,13 @@ class ModelConfig:
     """Options of the text model: a diffusion model of word embeddings, or the baseline.
 
     Args:
-        family: diffusion, or the autoregressive baseline (GPT-2's architecture), which uses only
-            width, depth, heads and dropout.
+        family: diffusion, or the autoregressive baseline (GPT-2), which uses only width, depth,
+            heads and dropout.
         objective: Training objective. ce: cross-entropy of the words, with x0 = softmax(logits) E.
             x0: squared error of x0 plus the rounding cross-entropy (Diffusion-LM). eps: squared
             error of the noise (DDPM) plus the rounding cross-entropy.
-        schedule: Noise schedule. adaptive is fitted to the loss during training; the others are
-            fixed.
-        logsnr_min: Log SNR at the noisy end.
-        logsnr_max: Log SNR at the clean end.
+        schedule: Noise schedule. adaptive is fitted to the loss in training, the others are fixed.
+        logsnr_min, logsnr_max: Log SNR at the noisy end, and at the clean end.
         embed_dim: Dimension of the word embeddings. Every embedding has norm sqrt(embed_dim).
         embedding_init: Initial embeddings. spectral: an SVD of word co-occurrences in the training
             text, so that words of similar use start close together. random: independent.
@@ -108,8 +106,8 @@ class ModelConfig:
         dropout: Dropout rate of the transformer.
         prior: Prior of the words, which the network corrects (objective ce only). markov: pairs of
             neighbouring words in the training text. unigram: single words. none: the network alone.
-        sentence_loss: Minimize the cross-entropy of whole sentences under the Markov prior, instead
-            of that of single words. The bound is a little better, and samples are worse.
+        sentence_loss: Minimize the nats of whole sentences under the Markov prior, instead of those
+            of single words. The bound is a little better, and samples are worse.
         prior_pairs: Most word pairs that the Markov prior keeps. With fewer, pairs that are not
             kept have the probability of single words.
         self_cond_prob: Probability that a training example is given the model's own first estimate
@@ -119,6 +117,7 @@ class ModelConfig:
             infilling and continuing.
         stagger_prob: Probability that the words of a training example lose their noise one after
             another, which trains sampling in another order than all together. 0 trains none.
+        source_drop_prob: Probability that an example of pairs has no source, which trains guidance.
         uniform_logsnr_prob: Probability that a training example gets a log SNR uniform over the
             whole range instead of one from the adaptive schedule.
         prior_warmup: Start and end of the warm-up of the prior's posterior in the logits, as shares
@@ -147,6 +146,7 @@ class ModelConfig:
     self_cond_start: float = 0.5
     infill_prob: float = 0.25
     stagger_prob: float = 0.1
+    source_drop_prob: float = 0.1
     uniform_logsnr_prob: float = 0.1
     prior_warmup: tuple[float, float] = (0.25, 0.6)
     sampling_temperature: float = 1.0
@@ -161,8 +161,8 @@ class ModelConfig:
         multiple = f"a multiple of 2 * heads = {2 * self.heads}"
         check(self.width % (2 * self.heads) == 0, "model.width", multiple, self.width)
         check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
-        probabilities = ("self_cond_prob", "self_cond_start", "infill_prob", "uniform_logsnr_prob")
-        for name in (*probabilities, "stagger_prob"):
+        shares = [field.name for field in fields(ModelConfig) if field.name.endswith("_prob")]
+        for name in ("self_cond_start", *shares):
             check(0 <= getattr(self, name) <= 1, f"model.{name}", "in [0, 1]", getattr(self, name))
         start, end = self.prior_warmup
         rising = "two rising shares of the training"
@@ -199,9 +199,9 @@ class DecodingConfig(ControlConfig):
         temperature: Temperature of the word probabilities, for models trained with objective ce.
             Below 1 gives more common words, above 1 more variety. If null, the model's own
             (model.sampling_temperature).
-        guidance_scale: Guidance towards words that fit the context. 1 is no guidance, about 1.3
-            gives words that agree with each other, 0 ignores the context, and from 3 on words
-            become too rare. If null, the model's own (model.sampling_guidance_scale).
+        guidance_scale: Guidance towards words that fit the context, or the source of a model of
+            pairs. 1 is no guidance, about 1.3 gives words that agree with each other, 0 ignores the
+            context, and from 3 on words become too rare. If null, model.sampling_guidance_scale.
         clamp: Replace every estimate of x0 by the nearest word embedding, as Diffusion-LM does.
         x0: What stands for the clean embeddings in a step. joint: those of a sentence drawn from
             the predicted distribution, all words together. mean: their mean. auto: joint with the

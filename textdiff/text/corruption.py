@@ -10,6 +10,8 @@ from textdiff.device import wants_static_shapes
 from textdiff.diffusion.paths import NoisePath, places, stagger_of
 from textdiff.diffusion.schedules import Schedule
 from textdiff.prng import fold_in, low_discrepancy_times, uniform
+from textdiff.text.functional import source_words
+from textdiff.text.transformer import NoisyText
 
 
 def sample_logsnr(
@@ -104,8 +106,26 @@ def infill_mask(
     return given & mask & (uniform(index, stream=8) < infill_prob).unsqueeze(1)
 
 
+def dropped_sources(
+    index: Int[Tensor, " b"],
+    ids: Int[Tensor, "b l"],
+    separator: int,
+    prob: float,
+) -> Bool[Tensor, "b l"] | None:
+    """True at the words of dropped sources; None if sources are never dropped.
+
+    Args:
+        index: Indices of the examples in the run, from which the randomness is derived.
+        prob: Probability that an example has no source.
+    """
+    if not prob:
+        return None
+    chosen = uniform(index, stream=15) < prob
+    return source_words(ids, separator) & chosen.unsqueeze(1)
+
+
 class CorruptedBatch(NamedTuple):
-    """A batch with noise: x_t = alpha x0 + sigma eps.
+    """A batch with noise: x_t = alpha x0 + sigma eps, or 0 at the words of dropped sources.
 
     Args:
         ids: Tokens.
@@ -115,6 +135,7 @@ class CorruptedBatch(NamedTuple):
         logsnr: Log SNR of each word.
         predicted: True at words that are not clean.
         source: True at the words of sources.
+        dropped: True at the words of dropped sources. If None, there are none.
     """
 
     ids: Int[Tensor, "b l"]
@@ -126,6 +147,12 @@ class CorruptedBatch(NamedTuple):
     predicted: Bool[Tensor, "b l"]
     x_t: Float[Tensor, "b l d"]
     source: Bool[Tensor, "b l"]
+    dropped: Bool[Tensor, "b l"] | None
+
+    @property
+    def text(self) -> NoisyText:
+        """The noisy sentences, without self-conditioning."""
+        return NoisyText(self.x_t, self.logsnr, self.mask)
 
     @property
     def targets(self) -> Float[Tensor, " b"]:

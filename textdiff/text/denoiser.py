@@ -29,19 +29,20 @@ def build_denoiser(
     uniforms: Uniforms | None = None,
     automaton: Automaton | None = None,
     guide: Guide | None = None,
+    source: Bool[Tensor, "b l"] | None = None,
 ) -> Denoiser:
-    """The model as a denoiser with self-conditioning and clamping.
+    """The model as a denoiser with self-conditioning and clamping, which never samples `banned`.
 
     Args:
-        banned: Tokens that are never sampled, anywhere or at each position.
         uniforms: Random numbers for drawing sentences. If given, x0 is that of a drawn sentence
-            instead of the mean. Since p(x_s | x_t) is the mean of q(x_s | x_t, x0) over x0, an
-            ancestral step of any length is then exact if the distribution of the sentence is.
+            instead of the mean. As p(x_s | x_t) is the mean of q(x_s | x_t, x0) over x0, a step of
+            any length is then exact if the distribution of the sentence is.
         automaton: The set of sentences that may be sampled. If None, all.
         guide: Guidance of the words' logits.
+        source: Words of the source, if guidance is towards it.
     """
-    options: dict[str, Any] = {"banned": banned, "temperature": decoding.temperature}
-    options["guidance_scale"] = decoding.guidance_scale
+    options: dict[str, Any] = {"banned": banned, "source": source}
+    options |= {"temperature": decoding.temperature, "guidance_scale": decoding.guidance_scale}
 
     def network(x_t: Tensor, logsnr: Tensor, last: Tensor) -> tuple[Prediction, Tensor]:
         text = NoisyText(x_t, logsnr, mask, project(last))
@@ -53,8 +54,8 @@ def build_denoiser(
                     new = _controlled(logits, mask, automaton, guide)
                     mean = mean + (new.softmax(-1) - logits.softmax(-1)) @ model.words.embeddings
                 return from_x0(x_t, mean, logsnr), mean
-            control = automaton, guide
-            words, mean = model.draw_words(text, uniforms(mask.shape[1]), *control, **options)
+            draws = uniforms(mask.shape[1])
+            words, mean = model.draw_words(text, draws, automaton, guide, **options)
         return from_x0(x_t, model.words.embeddings[words], logsnr), mean
 
     denoise = self_conditioned(network)

@@ -19,6 +19,11 @@ def source_positions(ids: Int[Tensor, "b l"], separator: int) -> Bool[Tensor, "b
     return (ids == separator).flip(1).cumsum(1).flip(1) > 0
 
 
+def source_words(ids: Int[Tensor, "b l"], separator: int) -> Bool[Tensor, "b l"]:
+    """True at the words of sources, without the separator."""
+    return source_positions(ids, separator) & (ids != separator)
+
+
 def project(x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
     """Shortens vectors to norm sqrt(d), the greatest of embeddings and of their averages."""
     limit = math.sqrt(x0.shape[-1])

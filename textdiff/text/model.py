@@ -15,7 +15,13 @@ from textdiff.diffusion.gaussian import diffuse
 from textdiff.diffusion.markov import MarkovChain
 from textdiff.nn import upcast
 from textdiff.prng import low_discrepancy_times, normal, uniform
-from textdiff.text.corruption import CorruptedBatch, LossPositions, sample_levels, sample_logsnr
+from textdiff.text.corruption import (
+    CorruptedBatch,
+    LossPositions,
+    dropped_sources,
+    sample_levels,
+    sample_logsnr,
+)
 from textdiff.text.functional import project, source_positions
 from textdiff.text.markov_prior import Evidence, PairStatistics
 from textdiff.text.model_config import DiffusionLMConfig
@@ -95,10 +101,10 @@ class DiffusionLM(WordPredictor):
             warmed_up = (torch.as_tensor(progress) - start) / (end - start)
             self.prior_weight.copy_((warmed_up + self.has_sentence_loss).clamp(0, 1))
         batch = self._corrupt(ids, mask, index)
-        text = NoisyText(batch.x_t, batch.logsnr, mask)
+        text = batch.text
         evidence = self.evidence(text)
         self_cond = self._self_conditioning(batch, text, torch.as_tensor(progress))
-        text = text._replace(self_cond=self_cond)
+        text = text._replace(self_cond=self_cond).without(batch.dropped, self.logsnr_range[0])
         h = self._hidden(text, evidence, index if self.training else None)
         if evidence is None or not self.has_sentence_loss:
             return self._word_terms(batch, h, evidence)
@@ -120,10 +126,13 @@ class DiffusionLM(WordPredictor):
         else:
             logsnr = high - (high - low) * low_discrepancy_times(index)
             levels, predicted = torch.where(source, high, logsnr.unsqueeze(1)), mask & ~source
+        prob = c.source_drop_prob if self.training and c.has_sources else 0.0
+        dropped = dropped_sources(index, ids, c.separator, prob)
         x0 = self.words.embeddings[ids]
         eps = normal(index, x0.shape, stream=1)
-        x_t = diffuse(x0, eps, levels)
-        return CorruptedBatch(ids, mask, index, x0, eps, levels, predicted, x_t, source)
+        text = NoisyText(diffuse(x0, eps, levels), levels, mask).without(dropped, low)
+        noisy = text.levels, predicted, text.x_t, source, dropped
+        return CorruptedBatch(ids, mask, index, x0, eps, *noisy)
 
     def _sentence_terms(
         self, batch: CorruptedBatch, logits: Float[Tensor, "b l v"], chain: MarkovChain

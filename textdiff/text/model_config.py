@@ -31,9 +31,14 @@ class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
         """Whether the model generates targets from sources."""
         return self.separator >= 0
 
+    @property
+    def drops_sources(self) -> bool:
+        """Whether training examples without source are among those of the model."""
+        return self.has_sources and self.source_drop_prob > 0
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Builds the configuration. Models that were saved without a prior have unigrams."""
         before = {"prior": "unigram", "self_cond_start": 0.0, "sampling_guidance_scale": 1.6}
-        before |= {"stagger_prob": 0.0}
+        before |= {"stagger_prob": 0.0, "source_drop_prob": 0.0}
         return super().from_dict(before | config_dict, **kwargs)

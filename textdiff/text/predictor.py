@@ -29,11 +29,13 @@ from textdiff.text.adaptive_schedule import AdaptiveSchedule
 from textdiff.text.functional import without_banned
 from textdiff.text.markov_prior import Evidence, Joint, MarkovPrior
 from textdiff.text.model_config import DiffusionLMConfig
-from textdiff.text.transformer import Keys, NoisyText, TextDenoiser, Vectors
+from textdiff.text.transformer import Keys, NoisyText, Positions, TextDenoiser, Vectors
 from textdiff.text.word_embedding import WordEmbedding
 
+Logits = Float[Tensor, "b l v"]
+
 # probabilities of words -> what guidance adds to their logits
-Guide = Callable[[Float[Tensor, "b l v"]], Float[Tensor, "b l v"]]
+Guide = Callable[[Logits], Logits]
 
 
 class WordPredictor(PreTrainedModel):
@@ -86,14 +88,12 @@ class WordPredictor(PreTrainedModel):
         adaptive = self.config.schedule == "adaptive"
         return self.adaptive.schedule() if adaptive else self.fixed_schedule
 
-    def predict(
-        self, text: NoisyText, **decoding: Any
-    ) -> tuple[Prediction, Float[Tensor, "b l v"]]:
+    def predict(self, text: NoisyText, **decoding: Any) -> tuple[Prediction, Logits]:
         """Predicts the clean embeddings and the logits of the words.
 
         Args:
-            decoding: `temperature`, `guidance_scale` and `banned`, as in `word_logits`. Temperature
-                needs objective ce.
+            decoding: `temperature`, `guidance_scale`, `banned` and `source`, as in `word_logits`.
+                Temperature needs objective ce.
         """
         if self.config.objective != "ce":
             return self._predict_vectors(text, **decoding)
@@ -138,24 +138,26 @@ class WordPredictor(PreTrainedModel):
         temperature: float = 1.0,
         guidance_scale: float = 1.0,
         banned: Bool[Tensor, "*#b v"] | None = None,
-    ) -> tuple[Float[Tensor, "b l v"], Joint | None]:
+        source: Positions | None = None,
+    ) -> tuple[Logits, Joint | None]:
         """Logits of each word, and with a Markov prior the distribution of sentences they make.
 
-        Classifier-free guidance (arXiv:2207.12598, eq. 6) towards the context: the unconditional
-        model is Bayes' rule under the prior, without the network and without training. The
-        probabilities p become p (p / p_free)^(guidance_scale - 1), to the power 1 / temperature.
+        Classifier-free guidance (arXiv:2207.12598, eq. 6): the probabilities p become
+        p (p / p_free)^(guidance_scale - 1), to the power 1 / temperature. The unconditional model
+        p_free is the network without the source. If there is none, it is Bayes' rule under the
+        prior, without the network and without training, and the guidance is towards the context.
 
         Args:
             temperature: Temperature of the probabilities, those of the chain included.
             banned: Words of probability 0.
+            source: True at the words of the source, for a model that was trained without them too.
         """
         evidence = self.evidence(text)
-        logits = self._logits(self._hidden(text, evidence), text.x_t, text.logsnr, evidence)
+        logits = self._network_logits(text, evidence)
+        if guidance_scale != 1:
+            free = self._free_logits(text, evidence, source)
+            logits = torch.lerp(free, logits, guidance_scale)
         with torch.autocast(text.x_t.device.type, enabled=False):
-            if guidance_scale != 1:
-                context_free = self.words.context_free_logits
-                free = evidence.log_likelihood if evidence else context_free(text.x_t, text.logsnr)
-                logits = torch.lerp(free, logits, guidance_scale)
             logits = without_banned(logits, banned) / temperature
             if evidence is None:
                 return logits, None
@@ -164,24 +166,48 @@ class WordPredictor(PreTrainedModel):
             messages = None if self.config.sentence_loss else weight * evidence.messages
             return logits, Joint(chain, messages)
 
+    def _network_logits(self, text: NoisyText, evidence: Evidence | None) -> Logits:
+        return self._logits(self._hidden(text, evidence), text.x_t, text.logsnr, evidence)
+
+    def _free_logits(
+        self, text: NoisyText, evidence: Evidence | None, source: Positions | None
+    ) -> Logits:
+        """Logits without the source, or without any context."""
+        if source is not None:
+            free = text.without(source, self.logsnr_range[0])
+            return self._network_logits(free, self.evidence(free))
+        if evidence is not None:
+            return evidence.log_likelihood
+        with torch.autocast(text.x_t.device.type, enabled=False):
+            return self.words.context_free_logits(text.x_t, text.logsnr)
+
     def _predict_vectors(
         self,
         text: NoisyText,
         *,
         guidance_scale: float = 1.0,
         banned: Bool[Tensor, "*#b v"] | None = None,
+        source: Positions | None = None,
         temperature: float = 1.0,
-    ) -> tuple[Prediction, Float[Tensor, "b l v"]]:
+    ) -> tuple[Prediction, Logits]:
         """`predict` with the objectives x0 and eps. Guidance extrapolates x0."""
-        words, x_t, logsnr = self.words, text.x_t, text.logsnr
-        out = upcast(self.head(self._hidden(text)))
-        with torch.autocast(x_t.device.type, enabled=False):
-            prediction = PREDICTIONS[self.config.objective](x_t, out, logsnr)
+        prediction = self._network_vectors(text)
+        free = None
+        if guidance_scale != 1 and source is not None:
+            free = self._network_vectors(text.without(source, self.logsnr_range[0])).x0
+        with torch.autocast(text.x_t.device.type, enabled=False):
             if guidance_scale != 1:
-                p_free = words.context_free_logits(x_t, logsnr).softmax(-1)
-                x0 = torch.lerp(p_free @ words.embeddings, prediction.x0, guidance_scale)
-                prediction = from_x0(x_t, x0, logsnr)
-            return prediction, without_banned(words.rounding_logits(prediction.x0), banned)
+                if free is None:
+                    p_free = self.words.context_free_logits(text.x_t, text.logsnr).softmax(-1)
+                    free = p_free @ self.words.embeddings
+                x0 = torch.lerp(free, prediction.x0, guidance_scale)
+                prediction = from_x0(text.x_t, x0, text.logsnr)
+            return prediction, without_banned(self.words.rounding_logits(prediction.x0), banned)
+
+    def _network_vectors(self, text: NoisyText) -> Prediction:
+        out = upcast(self.head(self._hidden(text)))
+        with torch.autocast(text.x_t.device.type, enabled=False):
+            return PREDICTIONS[self.config.objective](text.x_t, out, text.logsnr)
 
     def evidence(self, text: NoisyText) -> Evidence | None:
         """Bayes' rule under the Markov prior; None without one."""

@@ -21,6 +21,7 @@ from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.control import Control, control_of
 from textdiff.text.denoiser import Uniforms, build_denoiser
 from textdiff.text.documents import windowed
+from textdiff.text.functional import source_words
 from textdiff.text.model import DiffusionLM
 from textdiff.text.orders import order_path
 from textdiff.text.requests import Request, TextModel
@@ -105,12 +106,21 @@ def _reverse(
     x0 = model.words.embeddings[given.to(model.device)]
     never, control = control.never(request).to(model.device), control.to(model.device)
     options = request.decoding, precision, uniforms, control.automaton
-    denoise = build_denoiser(model, mask, never, *options, control.guide(mask))
+    source = _dropped(model, request)
+    denoise = build_denoiser(model, mask, never, *options, control.guide(mask), source)
     for step in resample(denoise, x0, noise, logsnrs, strength=request.start, sampler=sampler):
         scores = model.words.rounding_logits(step.x0).masked_fill(never, -torch.inf)
         final = kept | (step.logsnr >= logsnrs[-1])
         words = torch.where(kept, given, control.words(scores, mask).cpu())
         yield step.index, words, final.cumprod(1).sum(1)
+
+
+def _dropped(model: DiffusionLM, request: Request) -> Bool[Tensor, "b l"] | None:
+    """Words that the unconditional model of guidance does not see; None without such a model."""
+    if not model.config.drops_sources:
+        return None
+    given = request.ids.where(request.given, -1)
+    return source_words(given, model.config.separator).to(model.device)
 
 
 def _log_snrs(schedule: Schedule, request: Request, steps: int, keys: Int[Tensor, " b"]) -> LogSNRs:

@@ -41,6 +41,15 @@ class NoisyText(NamedTuple):
     mask: Positions
     self_cond: Vectors | None = None
 
+    def without(self, words: Positions | None, logsnr: float) -> "NoisyText":
+        """The sentences without some words: zero vectors take their places, at a log SNR."""
+        if words is None:
+            return self
+        hidden, estimate = words.unsqueeze(-1), self.self_cond
+        estimate = None if estimate is None else estimate.masked_fill(hidden, 0)
+        levels = torch.where(words, logsnr, self.levels)
+        return NoisyText(self.x_t.masked_fill(hidden, 0), levels, self.mask, estimate)
+
     @property
     def levels(self) -> Float[Tensor, "b l"]:
         """Log SNR of each word."""
