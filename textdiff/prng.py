@@ -94,9 +94,9 @@ def low_discrepancy_times(index: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
     return _shift_right(index % 2**40 * GOLDEN_RATIO, 40).to(torch.get_default_dtype()) / 2**24
 
 
-def sample_keys(seed: int, n: int) -> Int[Tensor, " n"]:
-    """Key of each of n samples."""
-    return fold_in(torch.arange(n), seed + 1)
+def sample_keys(seed: int, n: int, first: int = 0) -> Int[Tensor, " n"]:
+    """Key of each of n samples, whose numbers begin with `first`."""
+    return fold_in(torch.arange(first, first + n), seed + 1)
 
 
 def noise_generator(keys: Int[Tensor, " b"]) -> Noise:

@@ -68,6 +68,18 @@ def test_several_texts_at_once_are_grouped(pipe):
     assert [text.split()[0] for text in completed] == ["the", "the", "a", "a"]
 
 
+@pytest.mark.parametrize(
+    ("task", "text"), [("complete", "the king"), ("infill", "the king [MASK*] ."), ("sample", 24)]
+)
+def test_lengths_are_drawn_for_each_text(pipe, task, text):
+    given = [text] * 24 if isinstance(text, str) else text
+    found = getattr(pipe, task)(given, steps=1)
+    sizes = [*map(len, found.sequences)]
+    assert len({*sizes}) > 2
+    fewer = getattr(pipe, task)(given[:5] if isinstance(text, str) else 5, steps=1)
+    assert [*map(len, fewer.sequences)] == sizes[:5]
+
+
 def test_protected_words_stay(pipe):
     found = pipe.rewrite(SENTENCE, protect=["small dog"], strength=1.0, n=5, temperature=3.0)
     assert all("small dog" in text for text in found.texts)

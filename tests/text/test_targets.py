@@ -166,6 +166,8 @@ def test_requests_give_the_source_and_draw_lengths(translator, separated):
     lengths = {len(encode(separated, text)) for text in TARGETS}
     # an autoregressive model ends its targets itself
     assert {*sizes.tolist()} <= (lengths if isinstance(translator, DiffusionLM) else {16})
+    rest = target_request(translator, [5, 6, 7], 4, seed=0, first=2)
+    assert (rest.mask.sum(1) - 4 == sizes[2:]).all()
     fixed = target_request(translator, [5, 6, 7], 2, seed=0, length=3)
     assert fixed.mask.sum(1).tolist() == [7, 7]
 

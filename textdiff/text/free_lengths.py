@@ -69,6 +69,7 @@ def choose_lengths(
     longest: int,
     config: SamplingConfig,
     decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    first: int = 0,
 ) -> list[str]:
     """The text n times, with a number of [MASK]s in place of each [MASK*].
 
@@ -78,6 +79,7 @@ def choose_lengths(
     Args:
         longest: Largest number of words for which a [MASK*] stands.
         decoding: Its constraints rule out numbers without an allowed text.
+        first: Number of the first text, if there are others before these.
 
     Raises:
         UserError: If a mark has another spelling, the text is too long for the model with the
@@ -93,7 +95,7 @@ def choose_lengths(
     if ANY_NUMBER not in text:
         return [text] * n
     possible = _possible_texts(model, tokenizer, placed_texts(text, longest), decoding)
-    mask_id, keys = tokenizer.token_to_id(MASK), sample_keys(config.seed, n)
+    mask_id, keys = tokenizer.token_to_id(MASK), sample_keys(config.seed, n, first)
     nats = placement_nats(model, [*possible.values()], mask_id, config.precision)
     drawn = torch.searchsorted((-nats).softmax(0).cumsum(0), uniform(keys, 0).double())
     return [[*possible][min(i, len(possible) - 1)] for i in drawn.tolist()]

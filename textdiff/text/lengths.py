@@ -27,6 +27,7 @@ def sequence_lengths(
     length: int | None,
     given: int,
     room: int,
+    first: int = 0,
 ) -> Int[Tensor, " n"]:
     """Number of tokens of each of n sequences.
 
@@ -34,6 +35,7 @@ def sequence_lengths(
         length: The number that is asked for, or None.
         given: Number of given tokens. At least one follows them.
         room: Smallest number of tokens after these, in lengths that are drawn.
+        first: Number of the first sequence, if they are drawn in parts.
 
     Raises:
         UserError: If the model cannot have it.
@@ -52,19 +54,20 @@ def sequence_lengths(
         return torch.full((n,), length)
     if isinstance(model, Autoregressive):
         return torch.full((n,), longest)  # at most: the model ends its sentences itself
-    return draw_lengths(model.lengths, n, seed, min(given + room, longest))
+    return draw_lengths(model.lengths, n, seed, min(given + room, longest), first)
 
 
 def draw_lengths(
-    weight: Float[Tensor, " k"], n: int, seed: int, at_least: int
+    weight: Float[Tensor, " k"], n: int, seed: int, at_least: int, first: int = 0
 ) -> Int[Tensor, " n"]:
-    """Lengths from `at_least` to k - 1, the same for the same seed.
+    """Lengths from `at_least` to k - 1. Each depends only on its number and the seed.
 
     Args:
         weight: Weight of each length. If none from `at_least` on has any, all have the same.
+        first: Number of the first.
     """
     possible = torch.arange(len(weight)) >= at_least
     weight = weight.cpu().double() * possible
     weight = weight if weight.sum() > 0 else possible.double()
-    drawn = uniform(sample_keys(seed, n), stream=0).double() * weight.sum()
+    drawn = uniform(sample_keys(seed, n, first), stream=0).double() * weight.sum()
     return torch.searchsorted(weight.cumsum(0), drawn)

@@ -191,15 +191,17 @@ def continue_request(
     seed: int,
     length: int | None = None,
     decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    first: int = 0,
 ) -> Request:
     """Request for n sequences that begin with `ids`.
 
     Args:
         length: Number of tokens of each, `ids` included. If None, drawn as in `sample_request`, or
             half a window more than a document that is longer than the model's sequences.
+        first: Number of the first sequence, if the request is a part of another.
     """
     _refuse_sources(model)
-    lengths = sequence_lengths(model, n, seed, length, len(ids), decoding.least_tokens)
+    lengths = sequence_lengths(model, n, seed, length, len(ids), decoding.least_tokens, first)
     return continued(model, ids, lengths, decoding)
 
 

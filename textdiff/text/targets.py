@@ -45,12 +45,14 @@ def target_request(
     seed: int,
     length: int | None = None,
     decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    first: int = 0,
 ) -> Request:
     """Request for n targets of a source, which is given before the separator.
 
     Args:
         length: Number of tokens of each target. If None, drawn from the lengths of the training
             text after sources of this length.
+        first: Number of the first sequence, if the request is a part of another.
 
     Raises:
         UserError: If the model has no sources, or no room for a target.
@@ -68,5 +70,5 @@ def target_request(
         lengths = torch.full((n,), room)
     else:
         weight = model.target_lengths[len(given), : room + 1]
-        lengths = draw_lengths(weight, n, seed, min(decoding.least_tokens, room))
+        lengths = draw_lengths(weight, n, seed, min(decoding.least_tokens, room), first)
     return continued(model, given, lengths + len(given), decoding)

@@ -137,14 +137,15 @@ class TextTasks(ABC, Generic[R]):
         resolve_decoding(self.model, decoding)
         texts, size = checked_texts(text, mask=True), candidates(n, rank)
 
-        def rows_of(each: str) -> list[tuple[str, Request]]:
+        def rows_of(numbered: tuple[int, str]) -> list[tuple[str, Request]]:
+            i, each = numbered
             chosen = choose_lengths(
-                self.model, self.tokenizer, each, size, longest, sampling, decoding
+                self.model, self.tokenizer, each, size, longest, sampling, decoding, i * size
             )
             made = {masked: self._infill_request(masked, decoding) for masked in {*chosen}}
             return [(masked, made[masked]) for masked in chosen]
 
-        rows, requests = zip(*chain(*for_each(texts, rows_of)), strict=True)
+        rows, requests = zip(*chain(*for_each(enumerate(texts), rows_of)), strict=True)
 
         def decode(row: int, ids: list[int]) -> str:
             return fill_masks(self.tokenizer, rows[row], requests[row].ids[0].tolist(), ids)
@@ -177,14 +178,15 @@ class TextTasks(ABC, Generic[R]):
         texts, size = [each.rstrip() for each in checked_texts(text)], candidates(n, rank)
         given, seed = [encode(self.tokenizer, each) for each in texts], sampling.seed
 
-        def request_of(ids: list[int]) -> Request:
-            return continue_request(self.model, ids, size, seed, length, decoding)
+        def request_of(numbered: tuple[int, list[int]]) -> Request:
+            i, ids = numbered
+            return continue_request(self.model, ids, size, seed, length, decoding, i * size)
 
         def decode(row: int, ids: list[int]) -> str:
             before = given[row // size]
             return texts[row // size] + decode_after(self.tokenizer, before, ids[len(before) :])
 
-        request = joined(for_each(given, request_of))
+        request = joined(for_each(enumerate(given), request_of))
         select = ranking(self.model, request, n, rank, sampling)
         return self._run(Task(request, decode, sampling, select, _sources(texts)))
 
@@ -209,13 +211,14 @@ class TextTasks(ABC, Generic[R]):
         texts, many, seed = checked_texts(source, "--source"), n * mbr, sampling.seed
         given = [encode(self.tokenizer, each) for each in texts]
 
-        def request_of(ids: list[int]) -> Request:
-            return target_request(self.model, ids, many, seed, length, decoding)
+        def request_of(numbered: tuple[int, list[int]]) -> Request:
+            i, ids = numbered
+            return target_request(self.model, ids, many, seed, length, decoding, i * many)
 
         def decode(row: int, ids: list[int]) -> str:
             return self.tokenizer.decode(ids[len(given[row // many]) + 1 :])
 
-        request = joined(for_each(given, request_of, "--source"))
+        request = joined(for_each(enumerate(given), request_of, "--source"))
         return self._run(Task(request, decode, sampling, most_like_others(mbr), _sources(texts)))
 
 

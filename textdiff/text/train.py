@@ -167,8 +167,10 @@ def _samples(
     else:
         rows = [valid[i].tolist() for i in range(min(n, len(valid)))]
         sizes = [row.index(model.config.separator) + 1 for row in rows]
-        pairs = zip(rows, sizes, strict=True)
-        request = joined([target_request(model, row[: size - 1], 1, 0) for row, size in pairs])
+        given = [row[: size - 1] for row, size in zip(rows, sizes, strict=True)]
+        request = joined(
+            [target_request(model, ids, 1, seed=0, first=i) for i, ids in enumerate(given)]
+        )
     found = collect(generate(model, tokenizer, request, sampling))
     return [ids[size:] for ids, size in zip(found, sizes, strict=True)]
 
