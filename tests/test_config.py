@@ -1,5 +1,6 @@
 """Laws of options: they are complete, documented and checked, and their choices exist."""
 
+import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -7,6 +8,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import image.config
+from textdiff.cli.parser import config_file
 from textdiff.config import SamplingConfig, TrainConfig, UserError
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.schedules import SCHEDULES
@@ -32,8 +34,32 @@ SECTIONS = (
     image.config.DataConfig,
     image.config.ModelConfig,
 )
-CONFIGS = Path(__file__).parent.parent / "configs"
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
+
+
+def test_package_contains_configurations_and_every_module():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    setup = project["tool"]["setuptools"]
+    folders = {
+        path.parent for name in ("textdiff", "image") for path in (ROOT / name).rglob("*.py")
+    }
+    modules = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert {*setup["packages"]} == modules | {"textdiff.configs"}
+    assert setup["package-dir"]["textdiff.configs"] == CONFIGS.name
+
+
+def test_configurations_have_names(tmp_path, monkeypatch):
+    assert config_file("e2e") == str(CONFIGS / "text_e2e.yaml")
+    assert {config_file(path.stem.split("_", 1)[1]) for path in CONFIGS.glob("*.yaml")} == {
+        str(path) for path in CONFIGS.glob("*.yaml")
+    }
+    with pytest.raises(UserError, match=r"--config must be a file or one of demo, .*, got e3e"):
+        config_file("e3e")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "e2e").touch()
+    assert config_file("e2e") == "e2e"  # one's own file
 
 
 def choices(section: type, option: str) -> set[str]:

@@ -10,7 +10,7 @@ from pages import PAGES, ROOT, commands
 
 from image.cli import COMMANDS as IMAGE_COMMANDS
 from textdiff.cli.main import COMMANDS
-from textdiff.cli.parser import build_parser
+from textdiff.cli.parser import build_parser, with_config_files
 
 TEXT_SCRIPTS = {"train_text": "train", "sample_text": "sample"}
 WITHOUT_OPTIONS = {"demo"}
@@ -40,7 +40,7 @@ def test_options_of_every_command_parse(page: Path, monkeypatch: pytest.MonkeyPa
         arguments = [word for word in arguments if word != "--help"]
         monkeypatch.setattr(sys, "argv", [program, *arguments])
         parser, before = parser_of(program)
-        parser.parse_args([*before, *arguments])
+        parser.parse_args(with_config_files([*before, *arguments]))
 
 
 def test_documentation_has_commands() -> None:

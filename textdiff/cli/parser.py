@@ -111,13 +111,31 @@ def run_script(functions: Any, **options: Any) -> None:
 
 def add_train_options(parser: OptionParser, config: type) -> None:
     """Adds --config, --resume, --overwrite and all options of a configuration."""
-    help_ = "YAML file with any of the options below."
+    help_ = "YAML file with any of the options below, or the name of one in configs/, such as e2e."
     parser.add_argument("--config", action="config", help=help_)
     help_ = "Continue from the newest checkpoint in the run folder."
     parser.add_argument("--resume", action="store_true", help=help_)
     help_ = "Replace the run in the run folder."
     parser.add_argument("--overwrite", action="store_true", help=help_)
     parser.add_class_arguments(config)
+
+
+def config_file(name: str) -> str:
+    """The path of a configuration file, or of the one of textdiff that has this name.
+
+    The name e2e stands for configs/text_e2e.yaml, which an installed textdiff contains.
+
+    Raises:
+        UserError: If there is neither a file nor a configuration of this name.
+    """
+    if not re.fullmatch(r"\w+", name) or Path(name).exists():
+        return name
+    package = Path(__file__).parents[1]
+    files = [*(package / "configs").glob("*.yaml"), *package.with_name("configs").glob("*.yaml")]
+    known = {path.stem.partition("_")[2]: str(path) for path in files}
+    if name not in known:
+        raise UserError(f"--config must be a file or one of {', '.join(sorted(known))}, got {name}")
+    return known[name]
 
 
 def fail(message: str) -> NoReturn:
@@ -137,13 +155,26 @@ def quiet_libraries() -> None:
 
 
 def _run(commands: Commands, arguments: list[str], parser: OptionParser) -> None:
-    options = parser.instantiate(parser.parse_args(_with_saved_options(arguments, commands)))
+    arguments = _with_saved_options(with_config_files(arguments), commands)
+    options = parser.instantiate(parser.parse_args(arguments))
     if len(commands) > 1:
         name, options = options.subcommand, options[options.subcommand]
     else:
         (name,) = commands
     keep_freed_memory()
     commands[name].run(options)
+
+
+def with_config_files(arguments: list[str]) -> list[str]:
+    """Replaces the names of configurations by their files."""
+    found = [
+        re.sub(r"^--config=(\w+)$", lambda m: f"--config={config_file(m[1])}", each)
+        for each in arguments
+    ]
+    for i, name in enumerate(found[1:], 1):
+        if found[i - 1] == "--config":
+            found[i] = config_file(name)
+    return found
 
 
 def _with_saved_options(arguments: list[str], commands: Commands) -> list[str]:

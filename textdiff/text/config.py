@@ -96,7 +96,8 @@ class ModelConfig:
             x0: squared error of x0 plus the rounding cross-entropy (Diffusion-LM). eps: squared
             error of the noise (DDPM) plus the rounding cross-entropy.
         schedule: Noise schedule. adaptive is fitted to the loss in training, the others are fixed.
-        logsnr_min, logsnr_max: Log SNR at the noisy end, and at the clean end.
+        logsnr_min: Log SNR at the noisy end.
+        logsnr_max: Log SNR at the clean end.
         embed_dim: Dimension of the word embeddings. Every embedding has norm sqrt(embed_dim).
         embedding_init: Initial embeddings. spectral: an SVD of word co-occurrences in the training
             text, so that words of similar use start close together. random: independent.
@@ -165,8 +166,7 @@ class ModelConfig:
         for name in ("self_cond_start", *shares):
             check(0 <= getattr(self, name) <= 1, f"model.{name}", "in [0, 1]", getattr(self, name))
         start, end = self.prior_warmup
-        rising = "two rising shares of the training"
-        check(0 <= start < end, "model.prior_warmup", rising, self.prior_warmup)
+        check(0 <= start < end, "model.prior_warmup", "two rising shares", self.prior_warmup)
         check_temperature("model.sampling_temperature", self.sampling_temperature)
         check_guidance_scale("model.sampling_guidance_scale", self.sampling_guidance_scale)
 
