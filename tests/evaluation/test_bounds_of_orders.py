@@ -13,7 +13,8 @@ from textdiff.diffusion.paths import even_in_logsnr
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.evaluation.scores import by_position, scores_of
 from textdiff.prng import fold_in, likelihood_noise, stratified_offsets
-from textdiff.text.likelihood import length_nats, negative_elbo, word_nats
+from textdiff.text.lengths import length_nats
+from textdiff.text.likelihood import negative_elbo, word_nats
 from textdiff.text.transformer import NoisyText
 
 every_order = pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_bound_of_markov_text_is_its_likelihood(exact, batch, order, window):
     """Of every sentence, along every path, with two draws."""
     ids, mask, key = many(batch, 40)
     nats = negative_elbo(exact, ids, mask, key, draws=2, order=order, window=window)
-    gap = (nats - length_nats(exact, mask) - markov_nats(exact, ids, mask)).view(40, 8)
+    gap = (nats - length_nats(exact, ids, mask) - markov_nats(exact, ids, mask)).view(40, 8)
     assert_close(gap.mean(0), torch.zeros(8), atol=0.15, rtol=0)
     assert gap.std(0).max() < 0.5
 
@@ -108,7 +109,7 @@ def test_reported_error_is_that_of_draws(inexact, batch, order, window):
     actual = math.sqrt(30 * np.square(spread).sum())
     assert scores.error == pytest.approx(actual, rel=0.25)
     assert scores.nats == pytest.approx(
-        np.nansum(scores.words, 1) + length_nats(inexact, mask).numpy(), abs=1e-3
+        np.nansum(scores.words, 1) + length_nats(inexact, ids, mask).numpy(), abs=1e-3
     )
 
 

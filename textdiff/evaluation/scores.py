@@ -14,7 +14,8 @@ from textdiff.evaluation.reference_lm import sentence_batches
 from textdiff.prng import fold_in
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.diagnostics import Sentence
-from textdiff.text.likelihood import length_nats, ode_negative_elbo, word_nats
+from textdiff.text.lengths import length_nats
+from textdiff.text.likelihood import ode_negative_elbo, word_nats
 from textdiff.text.requests import TextModel
 
 
@@ -79,7 +80,7 @@ def _estimate(
         for each in (fold_in(key, 32), fold_in(key, 33))
     )
     variance = (first - second).sum(1).square() / 4
-    return (first + second) / 2, length_nats(model, mask), variance
+    return (first + second) / 2, length_nats(model, ids, mask), variance
 
 
 def by_position(words: Float[np.ndarray, "n l"]) -> dict[str, list[Any]]:

@@ -1,12 +1,13 @@
-"""Lengths of the sequences that a text model samples."""
+"""Lengths of the sequences that a text model samples, and their likelihood."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from textdiff.config import UserError
 from textdiff.prng import sample_keys, uniform
 from textdiff.text.autoregressive import Autoregressive
+from textdiff.text.functional import source_positions
 from textdiff.text.model import DiffusionLM
 
 
@@ -71,3 +72,38 @@ def draw_lengths(
     weight = weight if weight.sum() > 0 else possible.double()
     drawn = uniform(sample_keys(seed, n, first), stream=0).double() * weight.sum()
     return torch.searchsorted(weight.cumsum(0), drawn)
+
+
+def given_positions(model: DiffusionLM, ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+    """True at the words of sources and at separators, which a model of pairs does not code.
+
+    Raises:
+        UserError: If the model has sources and a sequence has no separator.
+    """
+    source = source_positions(ids, model.config.separator)
+    if model.config.has_sources and not source.any(1).all():
+        pair = "source, separator and target in each sequence"
+        raise UserError(f"the likelihood of a model of pairs needs {pair}")
+    return source
+
+
+def length_nats(
+    model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]
+) -> Float[Tensor, " b"]:
+    """-log p(length): frequencies in the training text, smoothed so that none is zero.
+
+    That of a target is given the length of its source, as in sampling.
+    """
+    if not model.config.has_sources:
+        smoothed = 0.9999 * model.lengths + 1e-4 / len(model.lengths)
+        return -smoothed.log()[mask.sum(1)]
+    given = given_positions(model, ids).sum(1, keepdim=True)
+    size = torch.arange(model.config.length + 1, device=ids.device)
+    possible = ((size > 0) & (size <= model.config.length - given)).double()
+    frequencies = model.target_lengths[given.squeeze(1)] * possible
+    # no training target may follow sources of this length
+    frequencies = torch.where(frequencies.sum(1, keepdim=True) > 0, frequencies, possible)
+    total, smooth = (each.sum(1, keepdim=True) for each in (frequencies, possible))
+    smoothed = 0.9999 * frequencies / total + 1e-4 * possible / smooth
+    lengths = mask.sum(1, keepdim=True) - given
+    return -smoothed.gather(1, lengths).log().squeeze(1).to(model.target_lengths)

@@ -1,6 +1,9 @@
 """Likelihood of sentences under a text diffusion model: two bounds, in nats.
 
 -log p(sentence) = -log p(length) - log p(words | length). Padding is neither coded nor counted.
+
+A model of pairs has -log p(target | source) instead: the words of the source are given at the clean
+end of the schedule, as in training, and only those of the target are coded.
 """
 
 import math
@@ -16,6 +19,7 @@ from textdiff.diffusion.paths import Path
 from textdiff.diffusion.schedules import Schedule
 from textdiff.prng import Noise, likelihood_noise, normal, stratified_offsets
 from textdiff.text.functional import cross_entropy, project
+from textdiff.text.lengths import given_positions, length_nats
 from textdiff.text.model import DiffusionLM
 from textdiff.text.orders import order_path
 from textdiff.text.transformer import NoisyText
@@ -33,7 +37,9 @@ def word_nats(
     order: str = "parallel",
     window: int = 1,
 ) -> Float[Tensor, "b l"]:
-    """Negative evidence lower bound of each word in nats, without the length; 0 at padding.
+    """Negative evidence lower bound of each word in nats, without the length.
+
+    It is 0 at padding and at the words of sources.
 
     It is an unbiased estimate in float32. With window 1 and objective ce it is the chain rule. With
     a Markov prior, the Markov text is a control variate: its bound at the same random numbers is
@@ -46,13 +52,16 @@ def word_nats(
             needs one per word instead.
         order: Order in which the words lose their noise.
         window: Number of words that move at the same time, if not parallel.
+
+    Raises:
+        UserError: If the model has sources and a sequence has none.
     """
     path: Path = _schedule(model)
-    if order != "parallel":
-        start = torch.ones_like(mask, dtype=torch.get_default_dtype())
+    if order != "parallel" or model.config.has_sources:
+        start = (~given_positions(model, ids)).to(torch.get_default_dtype())
         path = order_path(_schedule(model), start, mask, key, order, window)
-        if window == 1 and model.config.objective == "ce":
-            return _chain_rule_nats(model, ids, mask, path, likelihood_noise(key))
+    if order != "parallel" and window == 1 and model.config.objective == "ce":
+        return _chain_rule_nats(model, ids, mask, path, likelihood_noise(key))
     return _path_nats(model, ids, mask, path, key, steps, draws)
 
 
@@ -68,8 +77,11 @@ def negative_elbo(
     Args:
         key: Keys from which the randomness of each sentence is derived.
         options: `steps`, `draws`, `order` and `window` of `word_nats`.
+
+    Raises:
+        UserError: If the model has sources and a sequence has none.
     """
-    return word_nats(model, ids, mask, key, **options).sum(1) + length_nats(model, mask)
+    return word_nats(model, ids, mask, key, **options).sum(1) + length_nats(model, ids, mask)
 
 
 def ode_negative_elbo(
@@ -85,23 +97,24 @@ def ode_negative_elbo(
     Args:
         key: Keys from which the randomness of each sentence is derived.
         steps: Steps of Heun's method. The trace is estimated with one Rademacher probe.
+
+    Raises:
+        UserError: If the model has sources and a sequence has none.
     """
+    coded = mask & ~given_positions(model, ids)
     with torch.no_grad():
         x0 = model.words.embeddings[ids]
         eps = normal(key, x0.shape, stream=22)
 
     def probe(x: Tensor) -> Tensor:
-        return normal(key, x.shape, stream=23).sign() * mask.unsqueeze(-1)
+        return normal(key, x.shape, stream=23).sign() * coded.unsqueeze(-1)
 
-    nats = ode_nats(_denoiser(model, mask), x0, eps, model.logsnr_range, probe, steps).sum(2)
-    words = nats.where(mask, 0) + _rounding_nats(model, ids, mask, eps)
-    return words.sum(1) + length_nats(model, mask)
-
-
-def length_nats(model: DiffusionLM, mask: Bool[Tensor, "b l"]) -> Float[Tensor, " b"]:
-    """-log p(length): frequencies in the training text, smoothed so that none is zero."""
-    smoothed = 0.9999 * model.lengths + 1e-4 / len(model.lengths)
-    return -smoothed.log()[mask.sum(1)]
+    denoise = _denoiser(model, mask)
+    if model.config.has_sources:
+        denoise = _with_sources(denoise, ~coded, x0, eps, model.logsnr_range[1])
+    nats = ode_nats(denoise, x0, eps, model.logsnr_range, probe, steps).sum(2)
+    words = nats.where(coded, 0) + _rounding_nats(model, ids, mask, eps)
+    return words.sum(1) + length_nats(model, ids, mask)
 
 
 def _schedule(model: DiffusionLM) -> Schedule:
@@ -132,24 +145,37 @@ def _denoiser(model: DiffusionLM, mask: Tensor) -> Denoiser:
     return denoise
 
 
+def _with_sources(
+    denoise: Denoiser, given: Tensor, x0: Tensor, eps: Tensor, clean: float
+) -> Denoiser:
+    """The denoiser with given words at the clean end, whatever x_t is there."""
+    given_x = diffuse(x0, eps, torch.full_like(x0[:, 0, 0], clean))
+
+    def conditional(x_t: Tensor, logsnr: Tensor) -> Prediction:
+        x_t = torch.where(given.unsqueeze(2), given_x, x_t)
+        return denoise(x_t, torch.where(given, clean, logsnr.unsqueeze(1)))
+
+    return conditional
+
+
 def _path_nats(
     model: DiffusionLM, ids: Tensor, mask: Tensor, path: Path, key: Tensor, steps: int, draws: int
 ) -> Float[Tensor, "b l"]:
     """The bound from random draws along a path."""
     x0, offsets = model.words.embeddings[ids], stratified_offsets(key, draws)
-    eps = normal(key, x0.shape, stream=22)
+    coded, eps = mask & ~given_positions(model, ids), normal(key, x0.shape, stream=22)
 
     def loss(denoise: Denoiser) -> Float[Tensor, "b l"]:
         noise = likelihood_noise(key)
         nats = prior_and_diffusion_loss(denoise, x0, path, offsets, noise, steps)
-        return nats.sum(2).where(mask, 0)
+        return nats.sum(2).where(coded, 0)
 
     nats = loss(_denoiser(model, mask)) + _rounding_nats(model, ids, mask, eps)
     if model.markov:
         noisy, clean = (_markov_nats(model, ids, mask, eps, end) for end in model.logsnr_range)
-        prior = prior_kl(x0, path(torch.ones_like(offsets[:, 0]))).sum(2).where(mask, 0).sum(1)
+        prior = prior_kl(x0, path(torch.ones_like(offsets[:, 0]))).sum(2).where(coded, 0).sum(1)
         control = noisy + prior - loss(_markov_denoiser(model, mask)).sum(1) - clean
-        nats = nats + mask * (control / mask.sum(1)).unsqueeze(1)
+        nats = nats + coded * (control / coded.sum(1)).unsqueeze(1)
     return nats
 
 
@@ -161,12 +187,13 @@ def _chain_rule_nats(
     It is the bound of a process that reveals each word in one step: the earlier words are clean,
     and the others are noise. The expected diffusion loss of a word with Bayes' rule is the same.
     """
-    x0, sizes = model.words.embeddings[ids], mask.sum(1)
+    coded = mask & ~given_positions(model, ids)
+    x0, sizes = model.words.embeddings[ids], coded.sum(1)
     nats = torch.zeros_like(mask, dtype=x0.dtype)
-    for number in range(mask.shape[1]):
+    for number in range(int(sizes.max())):
         logsnr, after = (path((1 - n / sizes).clamp(min=0)) for n in (number, number + 1))
         logits = _predict(model, NoisyText(diffuse(x0, noise(x0), logsnr), logsnr, mask))[1]
-        nats = torch.where(mask & (after > logsnr + 1), cross_entropy(logits, ids), nats)
+        nats = torch.where(coded & (after > logsnr + 1), cross_entropy(logits, ids), nats)
     return nats
 
 
@@ -191,7 +218,8 @@ def _markov_nats(
     (Guo, Shamai & Verdu, arXiv:cs/0412108; Verdu, arXiv:1005.3280).
     """
     assert model.markov
-    logsnr = torch.full((len(ids),), end, device=ids.device)
+    given, clean = given_positions(model, ids), model.logsnr_range[1]
+    logsnr = torch.full(ids.shape, end, device=ids.device).masked_fill(given, clean)
     x = diffuse(model.words.embeddings[ids], eps, logsnr)
     return model.markov.chain().nats(model.words.log_likelihood(x, logsnr), ids, mask)
 
@@ -204,4 +232,4 @@ def _rounding_nats(
     logsnr = torch.full((len(ids),), model.logsnr_range[1], device=ids.device)
     x = diffuse(model.words.embeddings[ids], eps, logsnr)
     _, logits = model.predict(NoisyText(x, logsnr, mask))
-    return cross_entropy(logits, ids).where(mask, 0)
+    return cross_entropy(logits, ids).where(mask & ~given_positions(model, ids), 0)
