@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the `textdiff` command."""
     about = (
         "Gaussian diffusion language models: train on your own text, sample, rewrite, infill, "
-        "continue."
+        "continue, generate from a source."
     )
     run_command_line(COMMANDS, argv, prog="textdiff", description=about)
 
