@@ -82,16 +82,23 @@ def train_classifier(options: Namespace) -> None:
 def evaluate(options: Namespace) -> None:
     """Prints the table of an evaluation."""
     needed = {"matplotlib": "evaluate", "sacrebleu": "evaluate", "sklearn": "evaluate"}
-    needed |= {"mauve": "mauve"} if options.mauve else {}
-    for module, extra in needed.items():
-        if importlib.util.find_spec(module) is None:
-            raise UserError(f"this needs {module}: pip install 'textdiff[{extra}]'")
+    _need(needed | ({"mauve": "mauve"} if options.mauve else {}))
     quiet_libraries()
     from textdiff.evaluation.evaluate import evaluate
     from textdiff.evaluation.report import report_lines
 
     report = evaluate(options.model, from_options(EvaluationConfig, options))
     print("\n".join(report_lines(report)))
+
+
+def plot(options: Namespace) -> None:
+    """Draws pictures of runs and prints the path of a page with all of them."""
+    _need({"matplotlib": "evaluate", "sklearn": "evaluate"})
+    quiet_libraries()
+    from textdiff.evaluation.plots import plot_runs
+
+    out = Path(options.out or Path(options.runs[0]) / "plots")
+    print(plot_runs(options.runs, out, options.format))
 
 
 def doctor(options: Namespace) -> None:
@@ -105,6 +112,13 @@ def doctor(options: Namespace) -> None:
             print(line, flush=True)
     except CheckFailed as error:  # for other errors, a bug report needs the traceback
         raise UserError(str(error)) from error
+
+
+def _need(modules: dict[str, str]) -> None:
+    """Raises UserError, with the extra to install, if a module is missing."""
+    for module, extra in modules.items():
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"this needs {module}: pip install 'textdiff[{extra}]'")
 
 
 def _on_texts(options: Namespace, task: str, settings: dict[str, Any]) -> None:

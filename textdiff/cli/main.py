@@ -96,6 +96,15 @@ def add_evaluate(parser: OptionParser) -> None:
     parser.add_class_arguments(EvaluationConfig)
 
 
+def add_plot(parser: OptionParser) -> None:
+    """Draw losses, context gain, schedule, word embeddings and samples of runs."""
+    parser.add_argument("runs", type=str, nargs="+", help="Run folders, also unfinished.")
+    help_ = "Folder of the pictures and of index.html. If null, plots/ in the first run folder."
+    parser.add_argument("--out", type=str | None, help=help_)
+    help_ = "Format of the pictures."
+    parser.add_argument("--format", type=Literal["png", "svg"], default="png", help=help_)
+
+
 def add_doctor(parser: OptionParser) -> None:
     """Check this machine: device, precision, speed, correctness. Attach it to bug reports."""
 
@@ -135,5 +144,6 @@ COMMANDS: Commands = {
     "generate": Command(add_generate, commands.generate),
     "train-classifier": Command(add_train_classifier, commands.train_classifier),
     "evaluate": Command(add_evaluate, commands.evaluate),
+    "plot": Command(add_plot, commands.plot),
     "doctor": Command(add_doctor, commands.doctor),
 }

@@ -40,7 +40,11 @@ class AdaptiveSchedule(nn.Module):
 
         return logsnr
 
+    def loss(self, logsnr: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """The fitted loss at each log SNR, in nats per word."""
+        noise = torch.exp((logsnr + self.center) / self.log_scale.exp())
+        return self.limit * torch.exp(-noise)
+
     def misfit(self, loss: Float[Tensor, " b"], logsnr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Squared error of the fit, with a small weight next to the loss."""
-        noise = torch.exp((logsnr + self.center) / self.log_scale.exp())
-        return 0.01 * (loss - self.limit * torch.exp(-noise)).square()
+        return 0.01 * (loss - self.loss(logsnr)).square()
