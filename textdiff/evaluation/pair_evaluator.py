@@ -56,7 +56,12 @@ class PairEvaluator:
         sources, targets = zip(*map(split_pair, training), strict=True)
         self.sentence_metrics = SentenceMetrics(self.encode(targets), tokenizer)
         self.meanings = _meanings(pairs)
-        names = chain(self.meanings, filter(None, map(parse_meaning, {*sources})))
+        known = {*sources}
+        if seen := sum(source in known for source in pairs):
+            way_out = "name pairs with other sources by --data, or train with --data.valid"
+            what = "%d of %d sources are also in the training text: %s"
+            log.warning(what, seen, len(pairs), way_out)
+        names = chain(self.meanings, filter(None, map(parse_meaning, known)))
         self.slot_errors = SlotErrors(names) if self.meanings else None
         coded = [self.target(pair) for pair in scored]
         self.scored_sizes = [*map(len, coded)]
