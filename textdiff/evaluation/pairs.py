@@ -124,8 +124,11 @@ def _targets(
     """A row of generated targets."""
     tokenizer, many = evaluator.tokenizer, options.mbr
     given, sampling = [*map(list, evaluator.encode([*evaluator.pairs]))], options.sampling(steps)
-    decoding, seed = options.decoding, options.seed
-    requests = [target_request(model, ids, many, seed, None, decoding) for ids in given]
+    # with one seed, all targets would have the same quantile of their sources' lengths
+    requests = [
+        target_request(model, ids, many, options.seed + number, None, options.decoding)
+        for number, ids in enumerate(given)
+    ]
 
     def decode(row: int, ids: list[int]) -> str:
         return tokenizer.decode(ids[len(given[row // many]) + 1 :])
