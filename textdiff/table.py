@@ -11,10 +11,11 @@ def table_lines(table: dict[str, dict[str, Any]]) -> Iterator[str]:
         table: Figures by name, of each report by its name. All reports have the same figures; a
             value that does not exist is None.
     """
-    width = max(16, *(len(name) + 2 for name in table))
-    yield " " * 22 + "".join(f"{name:>{width}}" for name in table)
-    for key in next(iter(table.values())):
-        yield f"{key:22}" + "".join(f"{format_value(row[key]):>{width}}" for row in table.values())
+    reports, keys = table.values(), next(iter(table.values()))
+    lines = {"": [*table]} | {key: [format_value(each[key]) for each in reports] for key in keys}
+    width = max(16, *(len(cell) + 2 for line in lines.values() for cell in line))
+    for key, line in lines.items():
+        yield f"{key:22}" + "".join(f"{cell:>{width}}" for cell in line)
 
 
 def format_value(value: object) -> str:

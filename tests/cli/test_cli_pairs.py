@@ -56,7 +56,9 @@ def test_unusable_sources_are_refused(
 
 def test_other_tasks_name_generate(pairs_run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "use textdiff generate" in refusal(capsys, "sample", pairs_run)
-    assert "one without data.source" in refusal(capsys, "evaluate", pairs_run)
+    assert "--baselines must be [ar]" in refusal(
+        capsys, "evaluate", pairs_run, "--baselines", "[bigram]"
+    )
 
 
 def test_sources_need_a_model_of_pairs(run: str, capsys: pytest.CaptureFixture[str]) -> None:

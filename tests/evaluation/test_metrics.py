@@ -8,6 +8,7 @@ import pytest
 from textdiff.evaluation.metrics import (
     NearestNeighbor,
     NgramOverlap,
+    corpus_scores,
     distinct,
     mauve,
     self_bleu,
@@ -85,3 +86,17 @@ def test_features_separate_texts_that_words_do_not():
 def test_wilson_interval_matches_newcombe():
     """10 of 100: 5.5 % to 17.4 % (Newcombe, 1998, method 3)."""
     assert wilson(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
+
+
+def test_corpus_scores_take_any_number_of_references():
+    """Spaces around punctuation do not count, and capital letters only if asked to."""
+    texts = ["a family - friendly pub, by the river.", "Zizzi is a cheap place in the centre"]
+    references = [["no", "A family-friendly pub , by the river ."], [texts[1]]]
+    scores = corpus_scores(texts, references, lowercase=True)
+    assert (scores.bleu, scores.chrf) == (pytest.approx(100), pytest.approx(100))
+    assert "nrefs:var" in scores.signatures["bleu"]
+    assert corpus_scores(texts, references, lowercase=False).bleu < 99
+    low, high = corpus_scores(
+        ["a b c d e", *texts], [["a b c d f"], *references], True
+    ).bleu_interval
+    assert low < high

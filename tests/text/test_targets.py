@@ -172,6 +172,20 @@ def test_requests_give_the_source_and_draw_lengths(translator, separated):
     assert fixed.mask.sum(1).tolist() == [7, 7]
 
 
+def test_no_target_is_empty(autoregressive, separated, monkeypatch):
+    forward = autoregressive.gpt.forward
+
+    def ending(*args, **options):
+        out = forward(*args, **options)
+        out.logits[..., autoregressive.end] += 1000
+        return out
+
+    monkeypatch.setattr(autoregressive.gpt, "forward", ending)
+    request = target_request(autoregressive, [5, 6], 4, seed=0)
+    found = collect(generate(autoregressive, separated, request, SamplingConfig()))
+    assert [len(ids) for ids in found] == [4] * 4
+
+
 def test_targets_do_not_depend_on_other_sources(translator, separated):
     sources = [encode(separated, text) for text in SOURCES[:4]]
     requests = [target_request(translator, ids, 2, seed=0) for ids in sources]

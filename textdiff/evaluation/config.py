@@ -1,10 +1,10 @@
 """Options of an evaluation of a text model. This module imports nothing heavy."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from textdiff.config import Precision, SamplerName, SamplingConfig, check
+from textdiff.config import Precision, SamplerName, SamplingConfig, UserError, check
 from textdiff.text.config import DecodingConfig
 
 BASELINES = ("ar", "diffusion-lm", "bigram", "unigram", "shuffled")
@@ -15,9 +15,9 @@ class EvaluationConfig:
     """Options of an evaluation.
 
     Args:
-        data: Held-out text, with the same column as the run's. If null, the text that the run held
+        data: Held-out text, with the same columns as the run's. If null, the text that the run held
             out.
-        n: Number of sentences per row of the table.
+        n: Number of sentences per row of the table: of different sources for a model of pairs.
         steps: Number of sampling steps, or a list of them, which gives one row each.
         sampler: Sampler of the model.
         temperature: Temperature of the model's word probabilities. If null, the model's own.
@@ -29,12 +29,15 @@ class EvaluationConfig:
         order: Order in which words lose their noise, in the model's samples and in its bound.
         window: Number of words that lose their noise at the same time in orders other than
             parallel. If null, 1.
+        mbr: Candidates for each target of a model of pairs. The one that agrees best with the
+            others is evaluated. Baselines have as many, except greedy ones.
         precision: Precision of the network in sampling: auto, bf16 or no (float32). Likelihoods are
             always computed in float32.
         seed: Seed of the samples.
         baselines: Baselines to compare with. ar (autoregressive) and diffusion-lm (that paper's
             recipe) are trained for as long as the model was, and kept for later evaluations.
-            bigram, unigram and shuffled are counted from the training text.
+            bigram, unigram and shuffled are counted from the training text. For models of pairs, ar
+            alone. If null, bigram and shuffled, or none for models of pairs.
         minutes: Training time of the baselines in minutes. If null, that of the model.
         reference_lm: Causal language model that measures perplexity: a folder, a hub name, or an
             autoregressive run of textdiff with the same vocabulary. If null, a GPT-2 trained from
@@ -60,9 +63,10 @@ class EvaluationConfig:
     x0: Literal["auto", "joint", "mean"] = "auto"
     order: Literal["parallel", "left-to-right", "right-to-left", "random"] = "parallel"
     window: int | None = None
+    mbr: int = 1
     precision: Precision = "auto"
     seed: int = 0
-    baselines: list[str] = field(default_factory=lambda: ["bigram", "shuffled"])
+    baselines: list[str] | None = None
     minutes: float | None = None
     reference_lm: str | None = None
     reference_minutes: float | None = None
@@ -73,7 +77,8 @@ class EvaluationConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 10), ("scored", 2), ("ode", 0), ("slow_n", 10), ("seed", 0)):
+        at_least = {"n": 10, "scored": 2, "ode": 0, "slow_n": 10, "seed": 0, "mbr": 1}
+        for name, least in at_least.items():
             value = getattr(self, name)
             check(value >= least, f"--{name}", f"at least {least}", value)
         check(not Path(self.out or ".").is_file(), "--out", "a folder", self.out)
@@ -81,11 +86,35 @@ class EvaluationConfig:
         self.decoding  # noqa: B018 -- checks these options
         for steps in self.step_counts:
             self.sampling(steps)
-        for baseline in self.baselines:
+        for baseline in self.baselines or []:
             check(baseline in BASELINES, "--baselines", f"of {', '.join(BASELINES)}", baseline)
         for name in ("minutes", "reference_minutes"):
             value = getattr(self, name)
             check(value is None or value > 0, f"--{name}", "positive", value)
+
+    def baselines_for(self, has_sources: bool) -> list[str]:
+        """The baselines of a model.
+
+        Args:
+            has_sources: Whether it is a model of pairs.
+
+        Raises:
+            UserError: If these options do not suit the model.
+        """
+        if not has_sources:
+            check(self.mbr == 1, "--mbr", "1 without data.source in the evaluated run", self.mbr)
+            return ["bigram", "shuffled"] if self.baselines is None else self.baselines
+        for name in ("reference_lm", "reference_minutes", "mauve"):
+            if getattr(self, name):
+                raise UserError(f"--{name} needs a model without data.source: leave it out")
+        for baseline in self.baselines or []:
+            check(baseline == "ar", "--baselines", "[ar] for a model of pairs", baseline)
+        return self.baselines or []
+
+    def with_usual_decoding(self) -> "EvaluationConfig":
+        """These options with the default sampler and decoding, which baselines have."""
+        usual = replace(self, sampler="ddpm", temperature=None, guidance_scale=None, clamp=False)
+        return replace(usual, x0="auto", order="parallel", window=None)
 
     @property
     def step_counts(self) -> list[int]:

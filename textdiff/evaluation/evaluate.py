@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from textdiff.config import UserError, check
+from textdiff.config import UserError
 from textdiff.diffusion.samplers import EVALUATIONS
 from textdiff.evaluation.baselines import (
     autoregressive_config,
@@ -27,15 +27,15 @@ from textdiff.evaluation.baselines import (
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.evaluation.evaluator import Evaluator, Row
 from textdiff.evaluation.ngram import Bigram, Unigram, shuffled
-from textdiff.evaluation.reference_lm import PretrainedReferenceLM, ReferenceLM, sentence_batches
-from textdiff.evaluation.report import start_report, write_report
-from textdiff.evaluation.scores import Scores, scores_of
+from textdiff.evaluation.pairs import evaluate_pairs
+from textdiff.evaluation.reference_lm import PretrainedReferenceLM, ReferenceLM
+from textdiff.evaluation.report import report_rows, start_report
+from textdiff.evaluation.scores import Scores, recovery_of, scores_of
 from textdiff.sampling import collect, sampling_precision, with_progress
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DataConfig, TextConfig
 from textdiff.text.dataset import examples
-from textdiff.text.diagnostics import Sentence, token_recovery
-from textdiff.text.model import DiffusionLM
+from textdiff.text.diagnostics import Sentence
 from textdiff.text.requests import TextModel, resolve_decoding, sample_request
 from textdiff.text.sampling import generate, load_model
 from textdiff.text.sources import open_texts
@@ -43,7 +43,6 @@ from textdiff.training.run_dir import load_config_of
 
 log = logging.getLogger("textdiff")
 
-LOGSNRS = tuple(float(logsnr) for logsnr in range(-8, 5))  # at which token recovery is measured
 PAPER_STEPS = 2000  # sampling steps of Diffusion-LM
 
 
@@ -59,34 +58,33 @@ def evaluate(name: str, options: EvaluationConfig) -> dict[str, Any]:
     model, tokenizer = load_model(name)
     decoding = resolve_decoding(model, options.decoding)
     run, config = load_config_of(name, TextConfig)
+    options = replace(options, baselines=options.baselines_for(model.config.has_sources))
     folder = Path(options.out) if options.out else run / "evaluation"
+    spent = training_seconds(run / "metrics.jsonl")
+    budget = options.minutes * 60 if options.minutes else spent
+    if model.config.has_sources:
+        return evaluate_pairs(model, tokenizer, config, options, folder, budget)
     training, held_out = _sentences(config.data, options.data, tokenizer)
     real, reference = _halves(held_out, options.n)
-    seconds = training_seconds(run / "metrics.jsonl")
     evaluator = Evaluator(
         scored=real[: options.scored],
         reference=reference,
         training=training,
-        reference_lm=_reference_lm(options, config, tokenizer, folder, seconds),
+        reference_lm=_reference_lm(options, config, tokenizer, folder, spent),
         tokenizer=tokenizer,
         mauve=options.mauve,
         grammar=config.data.train is None and options.data is None,
     )
     report = start_report(evaluator) | {
-        "recovery": _token_recovery(model, evaluator.scored),
+        "recovery": recovery_of(model, evaluator.scored),
         "options": asdict(options) | asdict(decoding) | {"draws": options.draws},
     }
-    budget = options.minutes * 60 if options.minutes else seconds
-    rows = list[Row]()
-    for row in chain(
+    rows = chain(
         _text_rows(real, training),
         _model_rows("model", model, evaluator, len(real), options),
         _baseline_rows(options, config, evaluator, folder, budget, len(real)),
-    ):
-        rows.append(row)
-        report["table"][row.name] = evaluator.metrics_of(row)
-        write_report(report, rows, evaluator, folder)  # the next row may take an hour
-    return report
+    )
+    return report_rows(report, rows, evaluator.metrics_of, evaluator.sentence_metrics, folder)
 
 
 def training_seconds(path: Path) -> float:
@@ -106,7 +104,6 @@ def _sentences(
     data: DataConfig, held_out: str | None, tokenizer: Tokenizer
 ) -> tuple[list[Sentence], list[Sentence]]:
     """Sentences of the training text and of the held-out text, which `held_out` may replace."""
-    check(not data.source, "the evaluated model", "one without data.source", data.source)
     texts = open_texts(replace(data, streaming=False, valid=held_out or data.valid))
     training, valid = (examples(text, tokenizer, data) for text in (texts.train(), texts.valid))
     return [tuple(ids) for ids in training], [tuple(ids) for ids in valid]
@@ -170,8 +167,7 @@ def _baseline_rows(
     Args:
         seconds: Training time of each baseline that is trained.
     """
-    usual = replace(options, sampler="ddpm", temperature=None, guidance_scale=None, clamp=False)
-    usual = replace(usual, x0="auto", order="parallel", window=None)
+    usual = options.with_usual_decoding()
     paper = replace(usual, steps=PAPER_STEPS, clamp=True)
     few = min(n, options.slow_n)
 
@@ -191,7 +187,7 @@ def _baseline_rows(
         "unigram": lambda: counted("unigram", Unigram),
         "shuffled": lambda: [Row("shuffled", shuffled(evaluator.training, n, seed=0))],
     }
-    for baseline in options.baselines:
+    for baseline in options.baselines or []:
         yield from rows[baseline]()
 
 
@@ -216,12 +212,3 @@ def _model_rows(
             evaluations = max(map(len, sentences))
         dtype = "bfloat16" if precision == "bf16" else "float32"
         yield Row(label, sentences, scores, seconds, evaluations, dtype)
-
-
-def _token_recovery(model: TextModel, scored: list[Sentence]) -> dict[str, Any]:
-    """Token recovery at each log SNR; empty for an autoregressive model."""
-    if not isinstance(model, DiffusionLM):
-        return {}
-    batch = next(sentence_batches(scored, 200))
-    ids, mask = batch["ids"].to(model.device), batch["mask"].to(model.device)
-    return {"logsnr": LOGSNRS, "share": [*token_recovery(model, ids, mask, LOGSNRS).values()]}

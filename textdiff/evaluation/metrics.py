@@ -1,7 +1,9 @@
 """Metrics of generated text, as functions of token ids or of texts. No single one is sufficient."""
 
+import json
 import math
 import random
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,12 +15,63 @@ from textdiff.text.diagnostics import Sentence, novelty
 Features = Float[np.ndarray, "_ w"]  # one row per sentence
 
 
+class CorpusScores(NamedTuple):
+    """Corpus BLEU and chrF, from 0 to 100, with sacreBLEU's signatures.
+
+    Args:
+        bleu_interval: 95 % confidence interval of `bleu`, from 1,000 bootstrap samples.
+    """
+
+    bleu: float
+    bleu_interval: list[float]
+    chrf: float
+    signatures: dict[str, str]
+
+
 class Accuracy(NamedTuple):
     """Accuracy of a classifier, with the ends of its 95 % confidence interval."""
 
     value: float
     low: float
     high: float
+
+
+# --- against the references of each text
+
+
+def corpus_scores(
+    texts: Sequence[str], references: Sequence[Sequence[str]], lowercase: bool
+) -> CorpusScores:
+    """Corpus BLEU (Papineni et al., 2002) and chrF (Popovic, 2015) over all references.
+
+    Words and punctuation marks are separated first, as tokenizers of words do, which cannot restore
+    the spaces. Needs sacrebleu.
+
+    Args:
+        references: References of each text, in any number.
+        lowercase: Whether capital letters do not count.
+    """
+    from sacrebleu import BLEU, CHRF
+
+    most = max(map(len, references))
+    found = [_separated(text) for text in texts]
+    rows = ([*map(_separated, each), *[None] * (most - len(each))] for each in references)
+    columns: Any = [*map(list, zip(*rows, strict=True))]  # None where there are fewer
+    # it would warn that the punctuation is separated
+    bleu, chrf = BLEU(lowercase=lowercase, force=True), CHRF(lowercase=lowercase)
+    by_words = bleu.corpus_score(found, columns, n_bootstrap=1000)
+    signature = bleu.get_signature()
+    error = json.loads(by_words.format(signature=str(signature), is_json=True))["confidence_var"]
+    return CorpusScores(
+        bleu=by_words.score,
+        bleu_interval=[by_words.score - error, by_words.score + error],
+        chrf=chrf.corpus_score(found, columns).score,
+        signatures={"bleu": str(signature), "chrf": str(chrf.get_signature())},
+    )
+
+
+def _separated(text: str) -> str:
+    return " ".join(re.findall(r"\w+|[^\w\s]", text))
 
 
 # --- of the generated text alone

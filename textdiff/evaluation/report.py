@@ -3,10 +3,10 @@
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from textdiff.evaluation.evaluator import Evaluator, Row
 from textdiff.evaluation.ngram import Bigram
 from textdiff.evaluation.reference_lm import perplexity
 from textdiff.evaluation.scores import by_position
+from textdiff.evaluation.sentence_metrics import SentenceMetrics
 from textdiff.table import table_lines
 
 log = logging.getLogger("textdiff")
+
+R = TypeVar("R", bound=Row)
 
 
 def start_report(evaluator: Evaluator) -> dict[str, Any]:
@@ -38,9 +41,36 @@ def start_report(evaluator: Evaluator) -> dict[str, Any]:
     return {"table": {}, "reference_lm": quality}
 
 
+def report_rows(
+    report: dict[str, Any],
+    rows: Iterable[R],
+    metrics_of: Callable[[R], dict[str, Any]],
+    sentence_metrics: SentenceMetrics,
+    folder: Path,
+    sources: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Adds rows to a report and writes it after each of them; returns it.
+
+    Args:
+        metrics_of: Function row -> metrics.
+        sources: As in `write_report`.
+    """
+    done = list[R]()
+    for row in rows:
+        done.append(row)
+        report["table"][row.name] = metrics_of(row)
+        # the next row may take an hour
+        write_report(report, done, sentence_metrics, folder, sources)
+    return report
+
+
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
-    """The table as text, and the quality of the reference model."""
+    """The table as text, and the quality of the reference model or what the scores are."""
     yield from table_lines(report["table"])
+    for name, signature in report.get("signatures", {}).items():
+        yield f"{name}: {signature}"
+    if "reference_lm" not in report:
+        return
     line = (
         "the reference model on held-out text: {held_out_nats_per_token:.3f} nats per token, "
         "perplexity {held_out_perplexity:.2f} (bigrams: {bigram_perplexity:.2f})"
@@ -49,9 +79,17 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def write_report(
-    report: dict[str, Any], rows: Sequence[Row], evaluator: Evaluator, folder: Path
+    report: dict[str, Any],
+    rows: Sequence[Row],
+    sentence_metrics: SentenceMetrics,
+    folder: Path,
+    sources: Sequence[str] = (),
 ) -> None:
-    """Writes report.json, with nats by position, samples.txt and figures.png."""
+    """Writes report.json, with nats by position, samples.txt and figures.png.
+
+    Args:
+        sources: Sources of the sentences of each row, if these are targets.
+    """
     report["positions"] = {
         row.name.partition(",")[0]: by_position(row.scores.words)  # once for all numbers of steps
         for row in rows
@@ -62,10 +100,12 @@ def write_report(
     (folder / "report.json").write_text(content, encoding="utf-8")
     with open(folder / "samples.txt", "w", encoding="utf-8") as file:
         for row in rows:
-            texts = evaluator.texts(row.sentences[:20])
-            print(f"# {row.name}", *texts, "", sep="\n", file=file)
+            texts = sentence_metrics.texts(row.sentences[:20])
+            pairs = zip(sources, texts, strict=False)
+            shown = [f"{source}\n    {text}" for source, text in pairs] if sources else texts
+            print(f"# {row.name}", *shown, "", sep="\n", file=file)
             print(f"## {row.name}: nearest training sentences of the first five", file=file)
-            nearest = evaluator.neighbors(texts[:5])
+            nearest = sentence_metrics.neighbors(texts[:5])
             lines = (f"{similarity:.2f}  {text}" for similarity, text in nearest)
             print(*lines, "", sep="\n", file=file)
     _draw(report, rows, folder / "figures.png")

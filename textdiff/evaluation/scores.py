@@ -1,6 +1,10 @@
-"""Nats of held-out sentences under a model: of each sentence, and of the words by position."""
+"""Held-out sentences under a model: nats of each sentence, and of the words by position.
+
+Under a model of pairs, they are those of targets given their sources.
+"""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +17,14 @@ from textdiff.evaluation.config import EvaluationConfig
 from textdiff.evaluation.reference_lm import sentence_batches
 from textdiff.prng import fold_in
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.diagnostics import Sentence
+from textdiff.text.diagnostics import Sentence, token_recovery
+from textdiff.text.functional import source_positions
 from textdiff.text.lengths import length_nats
 from textdiff.text.likelihood import ode_negative_elbo, word_nats
+from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import TextModel
+
+LOGSNRS = tuple(float(logsnr) for logsnr in range(-8, 5))  # at which token recovery is measured
 
 
 class Scores(NamedTuple):
@@ -24,7 +32,8 @@ class Scores(NamedTuple):
 
     Args:
         nats: Nats of each sentence.
-        words: Nats of each word, without the length or the end; NaN after the last word.
+        words: Nats of each word, without the length or the end; NaN after the last word. The first
+            word of a target is at position 0.
         error: Standard error of the sum of `nats` from random draws; 0 for an exact likelihood.
         ode_nats: `nats` by the probability-flow ODE, of the first sentences.
     """
@@ -51,8 +60,9 @@ def scores_of(
         words, rest, variance = _estimate(model, ids, mask, key, options)
         nats.append((words.sum(1) + rest).cpu())
         variances.append(variance.cpu())
-        shown = words.masked_fill(~mask, torch.nan).cpu().numpy()
-        table[batch["index"].numpy(), : mask.shape[1]] = shown
+        coded = mask & ~source_positions(ids, model.config.separator)
+        for row, of_words, own in zip(batch["index"], words.cpu(), coded.cpu(), strict=True):
+            table[row, : own.sum()] = of_words[own].numpy()
         if not isinstance(model, Autoregressive) and int(key[0]) < options.ode:
             rows = key < options.ode
             ode.append(ode_negative_elbo(model, ids[rows], mask[rows], key[rows]).cpu())
@@ -96,3 +106,40 @@ def by_position(words: Float[np.ndarray, "n l"]) -> dict[str, list[Any]]:
     error = np.nanstd(words, 0, ddof=1) / np.sqrt(count)
     found = {"nats": np.nanmean(words, 0), "error": error, "sentences": count}
     return {name: values.tolist() for name, values in found.items()}
+
+
+def likelihood_columns(
+    scores: Scores | None, lengths: Sequence[int], words: int
+) -> dict[str, float | None]:
+    """Nats per token and per word of the held-out sentences, with the standard error.
+
+    A ratio of sums, whose error is that of the residuals. The part of it that comes from random
+    draws is `nats_draw_error`. The end of a sentence is coded, but not counted as a token.
+
+    Args:
+        lengths: Number of coded tokens of each sentence.
+        words: Number of words of all sentences.
+    """
+    tokens = sum(lengths)
+    found: dict[str, float | None] = {"nats_draw_error": scores and scores.error / tokens}
+    for name in ("nats", "ode_nats"):
+        nats = getattr(scores, name, None)
+        columns = (f"{name}_per_token", f"{name}_error", f"{name}_per_word")
+        if nats is None:
+            found |= dict.fromkeys(columns)
+            continue
+        sizes = np.array(lengths)[: len(nats)]
+        ratio = float(nats.sum() / sizes.sum())
+        residuals = nats - ratio * sizes
+        error = float(residuals.std() / math.sqrt(len(sizes)) / sizes.mean())
+        found |= dict(zip(columns, (ratio, error, ratio * tokens / words), strict=True))
+    return found
+
+
+def recovery_of(model: TextModel, scored: list[Sentence]) -> dict[str, Any]:
+    """Token recovery at each log SNR; empty for an autoregressive model."""
+    if not isinstance(model, DiffusionLM):
+        return {}
+    batch = next(sentence_batches(scored, 200))
+    ids, mask = batch["ids"].to(model.device), batch["mask"].to(model.device)
+    return {"logsnr": LOGSNRS, "share": [*token_recovery(model, ids, mask, LOGSNRS).values()]}

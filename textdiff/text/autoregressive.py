@@ -141,8 +141,8 @@ class Autoregressive(PreTrainedModel):
             cache = out.past_key_values
             logits = upcast(out.logits[:, -1]) / temperature
             logits[:, : self.end] = logits[:, : self.end].masked_fill(banned, -torch.inf)
-            if position == 0:
-                logits[:, self.end] = -torch.inf  # no sentence is empty
+            if position == (known if self.config.has_sources else 0):
+                logits[:, self.end] = -torch.inf  # no sentence and no target is empty
             threshold = uniform(fold_in(keys, position), stream=1).unsqueeze(1)
             cumulative = logits.softmax(-1).cumsum(-1)
             token = torch.searchsorted(cumulative, threshold).squeeze(1).clamp(max=self.end)

@@ -201,10 +201,15 @@ def _batches(model: TextModel, request: Request, config: SamplingConfig) -> Iter
 
 
 def _rows(request: Request, batch_size: int) -> Iterator[list[int]]:
-    """Batches of rows of the same strength and of similar length, so that little is padding."""
+    """Batches of rows of the same strength and of similar length, so that little is padding.
+
+    Among rows of equal length, those with equally many given tokens are together.
+    """
     lengths, strengths = request.mask.sum(1), request.start.where(request.mask, 0).amax(1)
+    given = request.given.sum(1)
     for pool in torch.arange(len(lengths)).split(POOL * batch_size):
-        order = pool[lengths[pool].argsort(stable=True)]
+        order = pool[given[pool].argsort(stable=True)]
+        order = order[lengths[order].argsort(stable=True)]
         for strength in strengths[pool].unique():
             same = order[strengths[order] == strength]
             yield from (rows.tolist() for rows in same.split(batch_size))
