@@ -125,9 +125,7 @@ def test_dropped_sources_leave_only_their_places(diffusion, pairs):
 
 def test_guidance_is_towards_the_source(diffusion, separated):
     pipe = TextDiffusion(diffusion, separated)
-    words = SOURCES[0].split()
-    other = " ".join(reversed(words))
-    assert len(encode(separated, other)) == len(encode(separated, SOURCES[0]))
+    other = " ".join(reversed(SOURCES[0].split()))
 
     def targets(source, scale):
         return pipe.generate(source, n=4, length=6, steps=3, guidance_scale=scale).texts

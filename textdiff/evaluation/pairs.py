@@ -124,9 +124,8 @@ def _targets(
     """A row of generated targets."""
     tokenizer, many = evaluator.tokenizer, options.mbr
     given, sampling = [*map(list, evaluator.encode([*evaluator.pairs]))], options.sampling(steps)
-    # with one seed, all targets would have the same quantile of their sources' lengths
     requests = [
-        target_request(model, ids, many, options.seed + number, None, options.decoding)
+        target_request(model, ids, many, options.seed, None, options.decoding, number * many)
         for number, ids in enumerate(given)
     ]
 
