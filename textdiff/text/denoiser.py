@@ -29,6 +29,7 @@ def build_denoiser(
     uniforms: Uniforms | None = None,
     automaton: Automaton | None = None,
     guide: Guide | None = None,
+    predicted: list[Tensor] | None = None,
 ) -> Denoiser:
     """The model as a denoiser with self-conditioning and clamping.
 
@@ -39,9 +40,15 @@ def build_denoiser(
             ancestral step of any length is then exact if the distribution of the sentence is.
         automaton: The set of sentences that may be sampled. If None, all.
         guide: Guidance of the words' logits.
+        predicted: List that holds, after every call, the predicted probabilities of the words at
+            each position (b l v). If None, they are not kept.
     """
     options: dict[str, Any] = {"banned": banned, "temperature": decoding.temperature}
     options["guidance_scale"] = decoding.guidance_scale
+
+    def keep(probabilities: Callable[[], Tensor]) -> None:
+        if predicted is not None:
+            predicted[:] = [probabilities()]
 
     def network(x_t: Tensor, logsnr: Tensor, last: Tensor) -> tuple[Prediction, Tensor]:
         text = NoisyText(x_t, logsnr, mask, project(last))
@@ -52,9 +59,13 @@ def build_denoiser(
                 if automaton or guide:
                     new = _controlled(logits, mask, automaton, guide)
                     mean = mean + (new.softmax(-1) - logits.softmax(-1)) @ model.words.embeddings
+                    logits = new
+                keep(lambda: logits.softmax(-1))
                 return from_x0(x_t, mean, logsnr), mean
             control = automaton, guide
-            words, mean = model.draw_words(text, uniforms(mask.shape[1]), *control, **options)
+            words, marginal = model.draw_words(text, uniforms(mask.shape[1]), *control, **options)
+            keep(lambda: marginal)
+        mean = marginal @ model.words.embeddings
         return from_x0(x_t, model.words.embeddings[words], logsnr), mean
 
     denoise = self_conditioned(network)
