@@ -94,6 +94,16 @@ def evaluate(options: Namespace) -> None:
     print("\n".join(report_lines(report)))
 
 
+def demo(options: Namespace) -> None:
+    """Serves a page on which models are tried out in a browser."""
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("this needs gradio: pip install 'textdiff[demo]'")
+    quiet_libraries()
+    from textdiff.demo.page import serve
+
+    serve(options.model, options.host, options.port)
+
+
 def doctor(options: Namespace) -> None:
     """Prints a report on this machine."""
     quiet_libraries()
