@@ -23,7 +23,7 @@ from image.sampling import (
     load_model,
     sample_request,
 )
-from textdiff.config import SamplingConfig, check
+from textdiff.config import SamplingConfig, UserError
 from textdiff.demo import curve
 from textdiff.demo.controls import Controls, buttons, number_of_samples, sampling_controls
 from textdiff.demo.frames import Frame, connect, new_frames, pictures
@@ -118,7 +118,8 @@ def inpaint_tab(model: ImageDiffusion, example: Image) -> None:
         picture = (painted or {}).get("background")
         options, pixels = controls.options(values), fitted(model, picture)
         unknown = brushed(model, painted or {})
-        check(bool(unknown.any()), "what is to be filled", "painted over first", "nothing")
+        if not unknown.any():
+            raise UserError("nothing is painted over: paint over what is to be filled")
         own = options["n"], options["seed"]
         request = inpaint_request(model, pixels, unknown, *own, **_class(model, options))
         return sampled(model, request, options, shape_note(model, picture))
@@ -165,8 +166,8 @@ def sampled(
 
 def fitted(model: ImageDiffusion, picture: Image | None) -> Pixels:
     """A picture in the shape of the model's images. Raises UserError if there is none."""
-    check(picture is not None, "the picture", "chosen", "none")
-    assert picture is not None
+    if picture is None:
+        raise UserError("there is no picture: choose one")
     channels, height, width = model.config.shape
     pixels = torch.from_numpy(fit_image(picture, (height, width), MODES[channels]).copy())
     return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()

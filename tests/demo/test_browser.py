@@ -161,5 +161,5 @@ def test_empty_text_is_one_line_on_the_page(page):
     panel.get_by_label("Text", exact=True).locator("visible=true").fill("")
     page.get_by_role("button", name="Rewrite", exact=True).locator("visible=true").click()
     error = page.locator("#rewrite .td-error")
-    error.filter(has_text="the text must be").wait_for()
-    assert error.inner_text() == "the text must be a text with words, got ''"
+    error.filter(has_text="the text is empty").wait_for()
+    assert error.inner_text() == "the text is empty: type some words"

@@ -79,7 +79,7 @@ def test_typed_masks_are_filled_without_clicks(pipe):
 
 
 def test_infill_needs_a_word(pipe):
-    with pytest.raises(UserError, match="clicked"):
+    with pytest.raises(UserError, match="click those to be replaced"):
         masked_positions(pipe, TEXT, [])
 
 

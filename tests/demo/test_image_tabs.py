@@ -40,7 +40,7 @@ def test_brushed_pixels_are_those_under_the_paint(image_model):
 
 
 def test_missing_picture_is_one_line(image_model):
-    with pytest.raises(UserError, match="the picture must be chosen"):
+    with pytest.raises(UserError, match="there is no picture"):
         demo.fitted(image_model, None)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from textdiff.config import check
+from textdiff.config import UserError
 from textdiff.demo.controls import Controls, buttons, number_of_samples
 from textdiff.demo.frames import PROBABILITIES, Frame, connect, new_frames
 from textdiff.demo.words import (
@@ -87,7 +87,8 @@ def masked_positions(pipe: TextDiffusion, text: str, chosen: Sequence[int]) -> s
     found = spans(pipe.tokenizer, text)
     typed = {i for i, (start, end) in enumerate(found) if MASK in text[start:end]}
     positions = typed | {i for i in chosen if i < len(found)}
-    check(bool(positions), "the words to replace", "clicked, or written as [MASK]", "none")
+    if not positions:
+        raise UserError(f"no word is chosen: click those to be replaced, or write {MASK}")
     return positions
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from tokenizers import Tokenizer
 
-from textdiff.config import SamplingConfig, check
+from textdiff.config import SamplingConfig, UserError
 from textdiff.demo.controls import sampling_controls
 from textdiff.demo.frames import Frame, Word, paragraphs
 from textdiff.text.autoregressive import Autoregressive
@@ -46,9 +46,11 @@ def text_input(label: str, value: str, **options: Any) -> gr.Textbox:
 def checked(text: str | None) -> str:
     """The text. Raises UserError if it is empty or too long."""
     text = (text or "").strip()
-    check(bool(text), "the text", "a text with words", text)
-    rule = f"of at most {MOST_CHARACTERS:,} characters"
-    check(len(text) <= MOST_CHARACTERS, "the text", rule, f"{len(text):,}")
+    if not text:
+        raise UserError("the text is empty: type some words")
+    if len(text) > MOST_CHARACTERS:
+        limit = f"at most {MOST_CHARACTERS:,} are allowed"
+        raise UserError(f"the text has {len(text):,} characters: {limit}")
     return text
 
 

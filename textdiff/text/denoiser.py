@@ -40,36 +40,48 @@ def build_denoiser(
             ancestral step of any length is then exact if the distribution of the sentence is.
         automaton: The set of sentences that may be sampled. If None, all.
         guide: Guidance of the words' logits.
-        predicted: List that holds, after every call, the predicted probabilities of the words at
-            each position (b l v). If None, they are not kept.
+        predicted: List that holds the probabilities (b l v) of the last call, if they are kept.
     """
     options: dict[str, Any] = {"banned": banned, "temperature": decoding.temperature}
     options["guidance_scale"] = decoding.guidance_scale
-
-    def keep(probabilities: Callable[[], Tensor]) -> None:
-        if predicted is not None:
-            predicted[:] = [probabilities()]
+    control = automaton, guide
 
     def network(x_t: Tensor, logsnr: Tensor, last: Tensor) -> tuple[Prediction, Tensor]:
         text = NoisyText(x_t, logsnr, mask, project(last))
         with autocast(x_t.device, precision):
             if uniforms is None:
-                prediction, logits = model.predict(text, **options)
-                mean = prediction.x0
-                if automaton or guide:
-                    new = _controlled(logits, mask, automaton, guide)
-                    mean = mean + (new.softmax(-1) - logits.softmax(-1)) @ model.words.embeddings
-                    logits = new
-                keep(lambda: logits.softmax(-1))
+                mean, logits = _predict(model, text, *control, **options)
+                _keep(predicted, lambda: logits.softmax(-1))
                 return from_x0(x_t, mean, logsnr), mean
-            control = automaton, guide
             words, marginal = model.draw_words(text, uniforms(mask.shape[1]), *control, **options)
-            keep(lambda: marginal)
+        _keep(predicted, lambda: marginal)
         mean = marginal @ model.words.embeddings
         return from_x0(x_t, model.words.embeddings[words], logsnr), mean
 
     denoise = self_conditioned(network)
     return clamped(denoise, _nearest_embedding(model, banned) if decoding.clamp else project)
+
+
+def _keep(kept: list[Tensor] | None, value: Callable[[], Tensor]) -> None:
+    """Replaces the content of a list, if there is one, by a value."""
+    if kept is not None:
+        kept[:] = [value()]
+
+
+def _predict(
+    model: DiffusionLM,
+    text: NoisyText,
+    automaton: Automaton | None,
+    guide: Guide | None,
+    **options: Any,
+) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b l v"]]:
+    """The mean of x0 and the logits of the words under control."""
+    prediction, logits = model.predict(text, **options)
+    if automaton is None and guide is None:
+        return prediction.x0, logits
+    new = _controlled(logits, text.mask, automaton, guide)
+    change = (new.softmax(-1) - logits.softmax(-1)) @ model.words.embeddings
+    return prediction.x0 + change, new
 
 
 def _controlled(

@@ -55,7 +55,6 @@ def generate(
     request: Request,
     config: SamplingConfig,
     process: ProcessInfo = SINGLE_PROCESS,
-    *,
     probabilities: bool = False,
 ) -> Iterator[SampleBatch[list[int]]]:
     """Yields the token ids of a batch after every step, for one batch after another.
@@ -64,24 +63,22 @@ def generate(
 
     Args:
         process: With several processes, each samples its part of the batches.
-        probabilities: Whether batches have the predicted probability of each token. That of given
-            tokens is 1. An autoregressive model has none.
+        probabilities: Whether batches of a diffusion model have the probabilities of their tokens.
     """
     control = control_of(model, tokenizer, request)
     batches = islice(_batches(model, request, config), process.rank, None, process.world)
     if isinstance(model, Autoregressive):
         yield from _generate_left_to_right(model, control.banned, request, config, batches)
         return
-    precision = sampling_precision(model, config.precision)
-    reverse = partial(_reverse, model, precision, config.sampler, probabilities)
+    options = sampling_precision(model, config.precision), config.sampler, probabilities
+    reverse = partial(_reverse, model, *options)
     joint, keys = _draws_jointly(model, request, config), sample_keys(config.seed, len(request.ids))
     for rows in batches:
         part, own_keys = request.part(rows), keys[rows].to(model.device)
         noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if joint else None
         log_snrs = partial(_log_snrs, model.schedule(), steps=config.steps, keys=keys[rows])
-        windows = windowed(part, model.config.length)
+        windows, certain = windowed(part, model.config.length), torch.ones(part.ids.shape)
         steps, before = sum(len(log_snrs(now)) - 1 for _, now in windows), 0
-        certain = torch.ones(part.ids.shape)
         for window, now in windowed(part, model.config.length):
             own = control.after_text() if window.start else control
             for step in reverse(own, now, log_snrs(now), noise, uniforms):
