@@ -8,15 +8,19 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import gradio as gr
 import httpx
 import pytest
 from gradio_client import Client
 
-from textdiff.config import UserError
-from textdiff.demo import page
+from textdiff.config import TrainConfig, UserError
+from textdiff.demo import default_model, page
 from textdiff.demo.frames import CONCURRENT, Frame, connect, new_frames
+from textdiff.text.config import DataConfig, ModelConfig, TextConfig
+from textdiff.text.train import train
+from textdiff.training.run_dir import steps_done
 
 AT_ONCE = 32
 
@@ -146,3 +150,21 @@ def test_model_of_unknown_kind_is_refused(tmp_path):
 def test_command_line_does_not_import_gradio():
     code = "import sys, textdiff, textdiff.cli.main; sys.exit('gradio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_unfinished_default_model_is_trained_on(tmp_path, monkeypatch):
+    """A run that was interrupted is continued, and a finished one is used as it is."""
+    monkeypatch.chdir(tmp_path)
+    begun = TextConfig(
+        run="runs/demo",
+        data=DataConfig(length=16),
+        model=ModelConfig(width=8, depth=1, heads=1, embed_dim=8),
+        train=TrainConfig(steps=4, batch_size=8, save_every=2, warmup=1),
+    )
+    train(replace(begun, train=replace(begun.train, steps=2)))
+    path = tmp_path / "runs/demo/config.yaml"
+    path.write_text(path.read_text().replace("  steps: 2", "  steps: 4"))
+    assert default_model.default_model() == "runs/demo"
+    assert steps_done(tmp_path / "runs/demo/state") == 4
+    monkeypatch.setattr(default_model, "open_run_dir", None)  # not called
+    assert default_model.default_model() == "runs/demo"
