@@ -4,12 +4,16 @@ BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # One process per logical core. For debugging, call $(BIN)/pytest directly.
 PYTEST := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-slow docs gpu clean
+.PHONY: demo page test test-slow test-browser docs gpu clean
 
 # Trains on the built-in grammar, prints sentences, a rewrite and an infill, and writes
 # runs/demo/report.json.
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py
+
+# A page in the browser on which text appears out of noise. Trains runs/demo if it is not there.
+page: .venv/installed-for-page
+	$(BIN)/textdiff demo
 
 # Linter, types, and all tests that are not marked slow.
 test: .venv/installed-for-tests
@@ -21,6 +25,10 @@ test: .venv/installed-for-tests
 # The tests marked slow, which take minutes each: fault injection, memory, time to quality.
 test-slow: .venv/installed-for-tests
 	$(PYTEST) -m slow
+
+# Every tab of the page in a browser. Needs a Chromium of the system, or its path in CHROMIUM.
+test-browser: .venv/installed-for-browser
+	$(BIN)/pytest -m browser tests/demo
 
 # The documentation, in build/site. Broken links are errors.
 docs: .venv/installed-for-docs
@@ -53,6 +61,14 @@ gpu: .venv/installed-for-tests
 
 .venv/installed-for-tests: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+.venv/installed-for-page: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	touch $@
+
+.venv/installed-for-browser: .venv/installed-for-tests
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	touch $@
 
 .venv/installed-for-docs: .venv/installed

@@ -18,12 +18,13 @@ MODULES = {
 }
 PACKAGES = {name.rpartition(".")[0] for name in MODULES}
 CORE = "textdiff.diffusion"
-ABOVE_SHARED = ("textdiff.text", "textdiff.evaluation", "textdiff.cli", "image")
+ABOVE_SHARED = ("textdiff.text", "textdiff.evaluation", "textdiff.demo", "textdiff.cli", "image")
 # what the modules of a folder may not import
 FORBIDDEN = {
     "textdiff.training": ABOVE_SHARED,
-    "textdiff.text": ("textdiff.evaluation", "textdiff.cli", "image"),
-    "textdiff.evaluation": ("textdiff.cli", "image"),
+    "textdiff.text": ("textdiff.evaluation", "textdiff.demo", "textdiff.cli", "image"),
+    "textdiff.evaluation": ("textdiff.demo", "textdiff.cli", "image"),
+    "textdiff.demo": ("textdiff.evaluation", "textdiff.cli", "image"),
     "textdiff": ("image",),
 }
 PLAIN = re.compile(r"(?!(What|Whose|Of|By|As|How)\b).+\.")

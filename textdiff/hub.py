@@ -26,14 +26,7 @@ def load_pretrained(name: str, kinds: tuple[type[M], ...], files: tuple[str, ...
     Raises:
         UserError: If there is no such model or it cannot be loaded.
     """
-    folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
-    for file in files:
-        if folder.is_dir() and not (folder / file).exists():
-            raise UserError(f"{name} holds no model: no {file} in it or in {name}/model")
-    source = str(folder) if folder.is_dir() else name
-    if not folder.is_dir() and (folder.exists() or looks_local(name) or "/" not in name):
-        way_out = "give a run folder, its model/ folder, or a hub name such as user/model"
-        raise UserError(f"{name} is not a folder: {way_out}")
+    source = model_source(name, files)
     kind = "a model of textdiff" if len(kinds) > 1 else f"a {kinds[0].__name__}"
     model, report = _load(name, source, kind)
     if not isinstance(model, kinds):
@@ -47,6 +40,22 @@ def load_pretrained(name: str, kinds: tuple[type[M], ...], files: tuple[str, ...
             raise UserError(f"{name} {fault} its config.json asks for: {listed[:200]}")
     torch.nn.Module.to(model, own_device())  # transformers hides the signature of its own `to`
     return model.eval(), source
+
+
+def model_source(name: str, files: tuple[str, ...]) -> str:
+    """The folder of a model that is named by its run folder, or else the name itself.
+
+    Raises:
+        UserError: If it is a folder without one of the files, or no folder and no name on the hub.
+    """
+    folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
+    for file in files:
+        if folder.is_dir() and not (folder / file).exists():
+            raise UserError(f"{name} holds no model: no {file} in it or in {name}/model")
+    if not folder.is_dir() and (folder.exists() or looks_local(name) or "/" not in name):
+        way_out = "give a run folder, its model/ folder, or a hub name such as user/model"
+        raise UserError(f"{name} is not a folder: {way_out}")
+    return str(folder) if folder.is_dir() else name
 
 
 def _load(name: str, source: str, kind: str) -> tuple[Any, dict[str, Any]]:

@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 
-MMAP_MAX, TRIM_THRESHOLD = -4, -1  # from malloc.h
+MMAP_MAX, TRIM_THRESHOLD, ARENA_MAX = -4, -1, -8  # from malloc.h
 
 
 def keep_freed_memory() -> None:
@@ -13,8 +13,20 @@ def keep_freed_memory() -> None:
     Otherwise large tensors return to the kernel when they are freed, and the kernel clears every
     page of the next ones. Other C libraries, and MALLOC_* variables of the user, are left alone.
     """
+    _set_options({MMAP_MAX: 0, TRIM_THRESHOLD: -1})
+
+
+def use_few_arenas() -> None:
+    """Tells glibc to let the threads of a server share freed memory.
+
+    Otherwise each thread keeps its own, and the process grows with the number of threads.
+    """
+    _set_options({ARENA_MAX: 2})
+
+
+def _set_options(options: dict[int, int]) -> None:
     chosen = any(name.startswith("MALLOC_") for name in os.environ)
     if platform.libc_ver()[0] == "glibc" and not chosen:
         libc = ctypes.CDLL(None)
-        libc.mallopt(MMAP_MAX, 0)
-        libc.mallopt(TRIM_THRESHOLD, -1)
+        for option, value in options.items():
+            libc.mallopt(option, value)

@@ -30,6 +30,7 @@ class SampleBatch(Generic[S]):
         steps: Number of steps in all. The samples of the last step are the result.
         samples: One sample per row.
         settled: Number of tokens at the beginning of each sample that are final, for text.
+        probabilities: Predicted probability of each token of each sample, for text, if asked for.
     """
 
     rows: list[int]
@@ -37,6 +38,7 @@ class SampleBatch(Generic[S]):
     steps: int
     samples: Sequence[S]
     settled: Sequence[int] = ()
+    probabilities: Sequence[list[float]] = ()
 
     @property
     def is_final(self) -> bool:

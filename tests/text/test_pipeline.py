@@ -9,6 +9,9 @@ import torch
 import textdiff
 from textdiff import TextDiffusion
 from textdiff.config import UserError
+from textdiff.prng import noise_generator, sample_keys, uniform_generator
+from textdiff.text.denoiser import build_denoiser
+from textdiff.text.requests import Decoding
 from textdiff.text.tokenizer import MASK
 
 SENTENCE = "the king sees a small dog ."
@@ -129,3 +132,36 @@ def test_importing_textdiff_imports_no_torch():
 def test_unknown_attributes_of_the_package_raise():
     with pytest.raises(AttributeError, match="no attribute 'TextDifusion'"):
         textdiff.TextDifusion  # noqa: B018
+
+
+@every_task
+def test_stream_has_a_probability_of_every_token(pipe, task):
+    """That of given words is 1."""
+    for step in calls(pipe.stream, steps=4)[task]():
+        sizes = [len(ids) for ids in step.sequences]
+        assert [len(values) for values in step.probabilities] == sizes
+        assert all(0 <= value <= 1 for values in step.probabilities for value in values)
+        if task == "infill":
+            assert all(values[0] == 1 and values[1] < 1 for values in step.probabilities)
+
+
+def test_results_have_no_probabilities(pipe):
+    assert pipe.sample(2, steps=2).probabilities is None
+
+
+@pytest.mark.parametrize("x0", ["joint", "mean"])
+def test_kept_probabilities_are_those_of_the_prediction(model, x0):
+    """Their mean embedding is x0, unless words are drawn."""
+    keys, predicted = sample_keys(0, 3), []
+    mask, banned = torch.ones(3, 6, dtype=torch.bool), torch.zeros(model.config.vocab_size).bool()
+    uniforms = uniform_generator(keys) if x0 == "joint" else None
+    options = {"uniforms": uniforms, "predicted": predicted}
+    denoise = build_denoiser(model, mask, banned, Decoding(), "no", **options)
+    x = noise_generator(keys)(torch.zeros(3, 6, model.config.embed_dim))
+    with torch.no_grad():
+        prediction = denoise(x, torch.full((3,), -4.0))
+    (found,) = predicted
+    torch.testing.assert_close(found.sum(-1), torch.ones(3, 6), atol=1e-5, rtol=0)
+    if x0 == "mean":
+        mean = found @ model.words.embeddings
+        torch.testing.assert_close(prediction.x0, mean, atol=1e-4, rtol=0)

@@ -101,6 +101,15 @@ def plot(options: Namespace) -> None:
     print(plot_runs(options.runs, out, options.format))
 
 
+def demo(options: Namespace) -> None:
+    """Serves a page on which models are tried out in a browser."""
+    _need({"gradio": "demo"})
+    quiet_libraries()
+    from textdiff.demo.page import serve
+
+    serve(options.model, options.host, options.port)
+
+
 def doctor(options: Namespace) -> None:
     """Prints a report on this machine."""
     quiet_libraries()

@@ -105,6 +105,16 @@ def add_plot(parser: OptionParser) -> None:
     parser.add_argument("--format", type=Literal["png", "svg"], default="png", help=help_)
 
 
+def add_demo(parser: OptionParser) -> None:
+    """Open a page in the browser on which models are tried out: text appears out of noise."""
+    help_ = f"{MODEL_HELP} Several are shown side by side. Without one, a model of the built-in "
+    help_ += "grammar in runs/demo, which is trained first if it is not there."
+    parser.add_argument("model", type=str, nargs="*", help=help_)
+    help_ = "Address to listen on. The default is seen by this machine only, 0.0.0.0 by others too."
+    parser.add_argument("--host", type=str, default="127.0.0.1", help=help_)
+    parser.add_argument("--port", type=int, default=7860, help="Port to listen on.")
+
+
 def add_doctor(parser: OptionParser) -> None:
     """Check this machine: device, precision, speed, correctness. Attach it to bug reports."""
 
@@ -145,5 +155,6 @@ COMMANDS: Commands = {
     "train-classifier": Command(add_train_classifier, commands.train_classifier),
     "evaluate": Command(add_evaluate, commands.evaluate),
     "plot": Command(add_plot, commands.plot),
+    "demo": Command(add_demo, commands.demo),
     "doctor": Command(add_doctor, commands.doctor),
 }

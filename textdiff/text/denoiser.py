@@ -30,6 +30,7 @@ def build_denoiser(
     automaton: Automaton | None = None,
     guide: Guide | None = None,
     source: Bool[Tensor, "b l"] | None = None,
+    predicted: list[Tensor] | None = None,
 ) -> Denoiser:
     """The model as a denoiser with self-conditioning and clamping, which never samples `banned`.
 
@@ -40,26 +41,47 @@ def build_denoiser(
         automaton: The set of sentences that may be sampled. If None, all.
         guide: Guidance of the words' logits.
         source: Words of the source, if guidance is towards it.
+        predicted: List that holds the probabilities (b l v) of the last call, if they are kept.
     """
-    options: dict[str, Any] = {"banned": banned, "source": source}
+    options: Any = {"banned": banned, "source": source, "automaton": automaton, "guide": guide}
     options |= {"temperature": decoding.temperature, "guidance_scale": decoding.guidance_scale}
 
     def network(x_t: Tensor, logsnr: Tensor, last: Tensor) -> tuple[Prediction, Tensor]:
         text = NoisyText(x_t, logsnr, mask, project(last))
         with autocast(x_t.device, precision):
             if uniforms is None:
-                prediction, logits = model.predict(text, **options)
-                mean = prediction.x0
-                if automaton or guide:
-                    new = _controlled(logits, mask, automaton, guide)
-                    mean = mean + (new.softmax(-1) - logits.softmax(-1)) @ model.words.embeddings
+                mean, logits = _predict(model, text, **options)
+                _keep(predicted, lambda: logits.softmax(-1))
                 return from_x0(x_t, mean, logsnr), mean
-            draws = uniforms(mask.shape[1])
-            words, mean = model.draw_words(text, draws, automaton, guide, **options)
+            words, marginal = model.draw_words(text, uniforms(mask.shape[1]), **options)
+        _keep(predicted, lambda: marginal)
+        mean = marginal @ model.words.embeddings
         return from_x0(x_t, model.words.embeddings[words], logsnr), mean
 
     denoise = self_conditioned(network)
     return clamped(denoise, _nearest_embedding(model, banned) if decoding.clamp else project)
+
+
+def _keep(kept: list[Tensor] | None, value: Callable[[], Tensor]) -> None:
+    """Replaces the content of a list, if there is one, by a value."""
+    if kept is not None:
+        kept[:] = [value()]
+
+
+def _predict(
+    model: DiffusionLM,
+    text: NoisyText,
+    automaton: Automaton | None,
+    guide: Guide | None,
+    **options: Any,
+) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b l v"]]:
+    """The mean of x0 and the logits of the words under control."""
+    prediction, logits = model.predict(text, **options)
+    if automaton is None and guide is None:
+        return prediction.x0, logits
+    new = _controlled(logits, text.mask, automaton, guide)
+    change = (new.softmax(-1) - logits.softmax(-1)) @ model.words.embeddings
+    return prediction.x0 + change, new
 
 
 def _controlled(

@@ -19,7 +19,8 @@ class TextStream(TextTasks[Iterator[TextOutput]]):
         if task.select:
             finished = "candidates are compared when they are finished"
             raise UserError(f"rank and mbr must be left out of stream: {finished}")
-        batches = generate(self.model, self.tokenizer, task.request, task.sampling)
+        asked = task.request, task.sampling
+        batches = generate(self.model, self.tokenizer, *asked, probabilities=True)
         return map(task.after_step, batches)
 
 

@@ -29,7 +29,7 @@ from textdiff.text.adaptive_schedule import AdaptiveSchedule
 from textdiff.text.functional import without_banned
 from textdiff.text.markov_prior import Evidence, Joint, MarkovPrior
 from textdiff.text.model_config import DiffusionLMConfig
-from textdiff.text.transformer import Keys, NoisyText, Positions, TextDenoiser, Vectors
+from textdiff.text.transformer import Keys, NoisyText, Positions, TextDenoiser
 from textdiff.text.word_embedding import WordEmbedding
 
 Logits = Float[Tensor, "b l v"]
@@ -111,8 +111,10 @@ class WordPredictor(PreTrainedModel):
         automaton: Automaton | None = None,
         guide: Guide | None = None,
         **decoding: Any,
-    ) -> tuple[Words, Vectors]:
-        """Draws the words of each sentence together; returns them and the predicted mean of x0.
+    ) -> tuple[Words, Float[Tensor, "b l v"]]:
+        """Draws the words of each sentence together; returns them and their probabilities.
+
+        The probabilities are those of the words at each position, before guidance by `guide`.
 
         The model must have a Markov prior.
 
@@ -126,10 +128,9 @@ class WordPredictor(PreTrainedModel):
         assert joint is not None
         with torch.autocast(text.x_t.device.type, enabled=False):
             marginal = (logits + joint.log_messages(logits, text.mask)).softmax(-1)
-            mean = marginal @ self.words.embeddings
             logits = logits + guide(marginal) if guide else logits
             sample = partial(automaton.sample, joint.chain) if automaton else joint.chain.sample
-            return sample(logits, text.mask, uniforms), mean
+            return sample(logits, text.mask, uniforms), marginal
 
     def word_logits(
         self,

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -54,6 +56,7 @@ def generate(
     request: Request,
     config: SamplingConfig,
     process: ProcessInfo = SINGLE_PROCESS,
+    probabilities: bool = False,
 ) -> Iterator[SampleBatch[list[int]]]:
     """Yields the token ids of a batch after every step, for one batch after another.
 
@@ -61,58 +64,72 @@ def generate(
 
     Args:
         process: With several processes, each samples its part of the batches.
+        probabilities: Whether batches of a diffusion model have the probabilities of their tokens.
     """
     control = control_of(model, tokenizer, request)
     batches = islice(_batches(model, request, config), process.rank, None, process.world)
     if isinstance(model, Autoregressive):
         yield from _generate_left_to_right(model, control.banned, request, config, batches)
         return
-    precision = sampling_precision(model, config.precision)
-    reverse = partial(_reverse, model, precision, config.sampler)
+    options = sampling_precision(model, config.precision), config.sampler, probabilities
+    reverse = partial(_reverse, model, *options)
     joint, keys = _draws_jointly(model, request, config), sample_keys(config.seed, len(request.ids))
     for rows in batches:
         part, own_keys = request.part(rows), keys[rows].to(model.device)
         noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if joint else None
         log_snrs = partial(_log_snrs, model.schedule(), steps=config.steps, keys=keys[rows])
-        windows = windowed(part, model.config.length)
+        windows, certain = windowed(part, model.config.length), torch.ones(part.ids.shape)
         steps, before = sum(len(log_snrs(now)) - 1 for _, now in windows), 0
         for window, now in windowed(part, model.config.length):
             own = control.after_text() if window.start else control
-            for step, tokens, settled in reverse(own, now, log_snrs(now), noise, uniforms):
-                part.ids[:, window] = tokens
+            for step in reverse(own, now, log_snrs(now), noise, uniforms):
+                part.ids[:, window], certain[:, window] = step.words, step.probabilities
                 shown = part.mask & (part.given | (torch.arange(part.ids.shape[1]) < window.stop))
-                samples, ready = _unpadded(part.ids, shown), (window.start + settled).tolist()
-                yield SampleBatch(rows, before + step, steps, samples, ready)
-            before += step
+                samples, ready = _unpadded(part.ids, shown), (window.start + step.settled).tolist()
+                kept = _unpadded(certain, shown) if probabilities else ()
+                yield SampleBatch(rows, before + step.index, steps, samples, ready, kept)
+            before += step.index
+
+
+@dataclass(frozen=True)
+class _TextStep:
+    """Words after a step, their probabilities, and how many at the beginning are final."""
+
+    index: int
+    words: Int[Tensor, "b l"]
+    probabilities: Float[Tensor, "b l"]
+    settled: Int[Tensor, " b"]
 
 
 def _reverse(
     model: DiffusionLM,
     precision: str,
     sampler: str,
+    with_probabilities: bool,
     control: Control,
     request: Request,
     logsnrs: LogSNRs,
     noise: Noise,
     uniforms: Uniforms | None,
-) -> Iterator[tuple[int, Int[Tensor, "b l"], Int[Tensor, " b"]]]:
-    """Runs the reverse process in one window.
-
-    Yields the number of each step, the words after it, and how many words at the beginning are
-    final.
-    """
+) -> Iterator[_TextStep]:
+    """Runs the reverse process in one window."""
     kept = request.given if len(logsnrs) > 1 else request.mask  # without noise, all tokens stay
     given, mask = request.ids.clone(), request.mask.to(model.device)
     x0 = model.words.embeddings[given.to(model.device)]
     never, control = control.never(request).to(model.device), control.to(model.device)
     options = request.decoding, precision, uniforms, control.automaton
-    source = _dropped(model, request)
-    denoise = build_denoiser(model, mask, never, *options, control.guide(mask), source)
+    predicted: list[Tensor] | None = [] if with_probabilities else None
+    more = control.guide(mask), _dropped(model, request), predicted
+    denoise = build_denoiser(model, mask, never, *options, *more)
     for step in resample(denoise, x0, noise, logsnrs, strength=request.start, sampler=sampler):
         scores = model.words.rounding_logits(step.x0).masked_fill(never, -torch.inf)
         final = kept | (step.logsnr >= logsnrs[-1])
         words = torch.where(kept, given, control.words(scores, mask).cpu())
-        yield step.index, words, final.cumprod(1).sum(1)
+        certain = torch.ones(words.shape)
+        if predicted:
+            of_words = predicted[0].cpu().float().gather(-1, words.unsqueeze(-1)).squeeze(-1)
+            certain = certain.where(kept, of_words)
+        yield _TextStep(step.index, words, certain, final.cumprod(1).sum(1))
 
 
 def _dropped(model: DiffusionLM, request: Request) -> Bool[Tensor, "b l"] | None:
@@ -221,6 +238,6 @@ def _of_equal_numbers(rows: list[int], numbers: Tensor) -> Iterator[list[int]]:
         yield [row for row in rows if numbers[row] == number]
 
 
-def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
-    """The tokens of each sequence."""
-    return [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
+def _unpadded(values: Tensor, mask: Tensor) -> list[list[Any]]:
+    """The values at the real positions of each sequence."""
+    return [row[real].tolist() for row, real in zip(values, mask, strict=True)]

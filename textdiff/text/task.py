@@ -20,6 +20,8 @@ class TextOutput:
         rows: Number of each text in the task.
         step: Number of steps of the sampler so far, and `steps` in all. They are 0 for results.
         scores: -log p of each text in nats per token, if the texts are ranked.
+        probabilities: Predicted probability of each token of `sequences` at this step, if the model
+            predicts them. It is 1 for given tokens, and None for results.
     """
 
     texts: list[str]
@@ -28,6 +30,7 @@ class TextOutput:
     step: int = 0
     steps: int = 0
     scores: list[float] | None = None
+    probabilities: list[list[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,12 @@ class Task:
 
     def after_step(self, batch: SampleBatch[list[int]]) -> TextOutput:
         """The texts of a batch after a step, in the order of the request."""
-        pairs = sorted(zip(batch.rows, batch.samples, strict=True))
-        texts = [self.decode(row, ids) for row, ids in pairs]
-        rows, sequences = map(list, zip(*pairs, strict=True))
-        return TextOutput(texts, sequences, rows, batch.step, batch.steps)
+        order = sorted(range(len(batch.rows)), key=batch.rows.__getitem__)
+        rows, sequences = [batch.rows[i] for i in order], [batch.samples[i] for i in order]
+        texts = [*map(self.decode, rows, sequences)]
+        known = [batch.probabilities[i] for i in order] if batch.probabilities else None
+        progress = batch.step, batch.steps
+        return TextOutput(texts, sequences, rows, *progress, probabilities=known)
 
     def results(self, found: Iterable[list[int]]) -> Iterator[Result]:
         """Yields the results, those of each group of candidates as soon as it is complete.

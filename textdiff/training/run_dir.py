@@ -115,6 +115,12 @@ def load_config_of(model: str, kind: type[T]) -> tuple[Path, T]:
     raise UserError(f"{model} has no {what}: evaluate a run folder")
 
 
+def steps_done(state: Path) -> int:
+    """The step of the newest checkpoint in a run's state/; 0 if there is none."""
+    numbers = (path.name.removeprefix("step-") for path in state.glob("step-*"))
+    return max((int(number) for number in numbers if number.isdigit()), default=0)
+
+
 def _check_same_run(path: Path, saved: R, config: R) -> None:
     """Raises UserError if data, tokenizer or model differ; only the optimization may change."""
     before: dict[str, Any] = asdict(saved)  # type: ignore[call-overload]
@@ -129,8 +135,7 @@ def _check_same_run(path: Path, saved: R, config: R) -> None:
 
 def _check_steps(state: Path, config: RunConfig) -> None:
     """Raises UserError if the newest checkpoint is already beyond the last step."""
-    numbers = [path.name.removeprefix("step-") for path in state.glob("step-*")]
-    done = max((int(number) for number in numbers if number.isdigit()), default=0)
+    done = steps_done(state)
     if done > config.train.steps:
         rule = f"--train.steps must be at least that, got {config.train.steps}"
         raise UserError(f"{state.parent} is at step {done} already: with --resume, {rule}")

@@ -1,0 +1,232 @@
+"""The tabs of an image model on the page of `textdiff demo`."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from PIL.Image import Image, Resampling
+from torch import Tensor
+
+from image.config import SAMPLER, SAMPLING_STEPS
+from image.decoding import MODES, fit_image
+from image.grid import to_image
+from image.model import ImageDiffusion, quantized, scaled
+from image.sampling import (
+    Request,
+    edit_request,
+    generate,
+    inpaint_request,
+    load_model,
+    sample_request,
+)
+from textdiff.config import SamplingConfig, UserError
+from textdiff.demo import curve
+from textdiff.demo.controls import Controls, buttons, number_of_samples, sampling_controls
+from textdiff.demo.frames import Frame, connect, new_frames, pictures
+from textdiff.demo.kinds import Kind, Tab
+from textdiff.diffusion.gaussian import diffuse
+from textdiff.prng import noise_generator, sample_keys
+
+Pixels = UInt8[Tensor, "c h w"]
+SIDE = 280  # pixels of a picture that is painted on
+ALL, ANY = "all in turn", "any"  # choices besides the classes
+
+
+def tabs(name: str) -> list[Tab]:
+    """Loads an image model and returns its tabs."""
+    return tabs_of(load_model(name))
+
+
+def tabs_of(model: ImageDiffusion) -> list[Tab]:
+    """The tabs of the tasks that a model can do."""
+    (batch,) = [*generate(model, sample_request(model, 1, seed=3))][-1:]
+    example = large(batch.samples[0])
+    found = [Tab("Images", partial(sample_tab, model))]
+    found += [Tab("Edit", partial(edit_tab, model, example))]
+    if model.config.infill_prob:
+        found += [Tab("Inpaint", partial(inpaint_tab, model, example))]
+    return [*found, Tab("Noise", partial(noise_tab, model, example))]
+
+
+def sample_tab(model: ImageDiffusion) -> None:
+    """Images from noise."""
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            start, stop = buttons("Generate")
+            with gr.Accordion("Settings", open=False):
+                controls = _controls(model, ALL, number=8)
+        with gr.Column(scale=2, min_width=320):
+            hint = "Images appear here out of noise, step by step."
+            view = new_frames("images", f"{hint} The slider goes back through the steps.")
+
+    def frames(*values: Any) -> Iterator[Frame]:
+        options = controls.options(values)
+        request = sample_request(model, options["n"], options["seed"], **_class(model, options))
+        return sampled(model, request, options)
+
+    connect([start.click], frames, controls.inputs, view, stop)
+
+
+def edit_tab(model: ImageDiffusion, example: Image) -> None:
+    """Variations of a picture."""
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            picture = _picture_input(example)
+            strength = gr.Slider(0, 1, 0.5, step=0.01, precision=2, label="Strength")
+            start, stop = buttons("Edit")
+            with gr.Accordion("Settings", open=False):
+                controls = _controls(model, ANY, number=4)
+        with gr.Column(scale=2, min_width=320):
+            view = new_frames("edit", "Variations of the picture appear here.")
+
+    def frames(picture: Image | None, strength: float, *values: Any) -> Iterator[Frame]:
+        options, pixels = controls.options(values), fitted(model, picture)
+        own = options["n"], options["seed"], strength
+        request = edit_request(model, pixels, *own, **_class(model, options))
+        return sampled(model, request, options, shape_note(model, picture))
+
+    connect([start.click], frames, [picture, strength, *controls.inputs], view, stop)
+
+
+def inpaint_tab(model: ImageDiffusion, example: Image) -> None:
+    """A picture in which what was painted over is filled."""
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            editor = gr.ImageEditor(
+                {"background": example, "layers": [], "composite": None},
+                label="Paint over it",
+                type="pil",
+                format="png",
+                sources=["upload", "clipboard"],
+                brush=gr.Brush(default_size=SIDE // 6, colors=["#e4572e"], color_mode="fixed"),
+                layers=False,
+                transforms=[],
+                canvas_size=example.size,
+                elem_id="editor",
+            )
+            start, stop = buttons("Fill")
+            with gr.Accordion("Settings", open=False):
+                controls = _controls(model, ANY, number=4)
+        with gr.Column(scale=2, min_width=320):
+            view = new_frames("inpaint", "The filled pictures appear here.")
+
+    def frames(painted: dict[str, Any] | None, *values: Any) -> Iterator[Frame]:
+        picture = (painted or {}).get("background")
+        options, pixels = controls.options(values), fitted(model, picture)
+        unknown = brushed(model, painted or {})
+        if not unknown.any():
+            raise UserError("nothing is painted over: paint over what is to be filled")
+        own = options["n"], options["seed"]
+        request = inpaint_request(model, pixels, unknown, *own, **_class(model, options))
+        return sampled(model, request, options, shape_note(model, picture))
+
+    connect([start.click], frames, [editor, *controls.inputs], view, stop)
+
+
+def noise_tab(model: ImageDiffusion, example: Image) -> None:
+    """A picture that becomes noise."""
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            picture = _picture_input(example)
+            schedule, seed = curve.controls()
+        with gr.Column(scale=2, min_width=320):
+            frames = noise_frames(model, example, curve.OWN, 0)
+            view = new_frames("noise-image", frames=frames, at=curve.POINTS // 2)
+
+    triggers = [picture.change, schedule.change, seed.change]
+    make = partial(noise_frames, model)
+    connect(triggers, make, [picture, schedule, seed], view, at_once=True)
+
+
+def noise_frames(
+    model: ImageDiffusion, picture: Image | None, schedule: str, seed: int
+) -> Iterator[Frame]:
+    """The picture at each time: x_t = alpha x0 + sigma eps, with the same eps at all times."""
+    x0 = scaled(fitted(model, picture).unsqueeze(0))
+    logsnrs = curve.log_snrs(schedule, model.schedule())
+    eps = noise_generator(sample_keys(seed, 1))(x0).expand(len(logsnrs), -1, -1, -1)
+    x_t = quantized(diffuse(x0.expand_as(eps), eps, logsnrs))
+    shown = (pictures([to_image(pixels)]) for pixels in x_t)
+    yield from curve.noise_frames(shown, logsnrs, shape_note(model, picture))
+
+
+def sampled(
+    model: ImageDiffusion, request: Request, options: dict[str, Any], note: str = ""
+) -> Iterator[Frame]:
+    """The frames of a request."""
+    config = SamplingConfig(options["steps"], options["sampler"], options["seed"])
+    for batch in generate(model, request, config):
+        label = f"step {batch.step} of {batch.steps}"
+        yield Frame(pictures(map(to_image, batch.samples)), max(1, batch.steps), label, note)
+
+
+def fitted(model: ImageDiffusion, picture: Image | None) -> Pixels:
+    """A picture in the shape of the model's images. Raises UserError if there is none."""
+    if picture is None:
+        raise UserError("there is no picture: choose one")
+    channels, height, width = model.config.shape
+    pixels = torch.from_numpy(fit_image(picture, (height, width), MODES[channels]).copy())
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+def shape_note(model: ImageDiffusion, picture: Image | None) -> str:
+    """A line that says that a picture of another shape was cropped; empty if it was not."""
+    assert picture is not None
+    _, height, width = model.config.shape
+    if picture.width * height == picture.height * width:
+        return ""
+    found = f"The picture is {picture.width}x{picture.height}"
+    return f"{found}, the model's images are {width}x{height}: its middle was used."
+
+
+def brushed(model: ImageDiffusion, painted: dict[str, Any]) -> Bool[Tensor, "h w"]:
+    """The pixels of the model's images that were painted over, at least by half."""
+    _, height, width = model.config.shape
+    unknown = torch.zeros(height, width, dtype=torch.bool)
+    for layer in painted.get("layers", []):
+        alpha = fit_image(layer.getchannel("A"), (height, width), "L")
+        unknown |= torch.from_numpy(np.asarray(alpha) > 127)
+    return unknown
+
+
+def large(pixels: Pixels) -> Image:
+    """An image as a picture that can be painted on."""
+    picture = to_image(pixels)
+    times = max(1, SIDE // max(picture.size))
+    return picture.resize((picture.width * times, picture.height * times), Resampling.NEAREST)
+
+
+def _picture_input(example: Image) -> gr.Image:
+    """A picture, to be replaced by one of the user's."""
+    sources: Any = ["upload", "clipboard"]
+    return gr.Image(
+        example, label="Picture", type="pil", format="png", sources=sources, height=SIDE, buttons=[]
+    )
+
+
+def _controls(model: ImageDiffusion, other: str, number: int) -> Controls:
+    """The controls of a request, with a choice besides the classes."""
+    found = {"n": number_of_samples("Images", number), **sampling_controls(SAMPLING_STEPS, SAMPLER)}
+    if model.config.classes:
+        classes = [other, *model.config.classes]
+        found["label"] = gr.Dropdown(classes, value=other, label="Class")
+        label = "Guidance towards the class (1: none)"
+        found["guidance_scale"] = gr.Slider(0, 5, 1, step=0.1, precision=2, label=label)
+    return Controls(found)
+
+
+def _class(model: ImageDiffusion, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a request: the class of each image, and the guidance scale."""
+    n, classes, name = options["n"], model.config.classes, options.get("label", ANY)
+    if name == ANY:
+        return {}
+    label = torch.arange(n) % len(classes)
+    label = label if name == ALL else torch.full((n,), classes.index(name))
+    return {"label": label, "guidance_scale": options["guidance_scale"]}
+
+
+KIND = Kind(("textdiff-image",), tabs)
