@@ -21,7 +21,7 @@ from image.config import DataConfig
 from image.sources import open_images
 from robustness.harness import Result, TinyRun, run_child, scratch_folder
 from textdiff.evaluation.reference_lm import PretrainedReferenceLM
-from textdiff.text import sampling as text_sampling
+from textdiff.text import hub as text_hub
 from textdiff.text.config import TextConfig
 from textdiff.training.run_dir import load_config_of
 
@@ -119,7 +119,7 @@ def _cases(
     command = f"run: !!python/object/apply:os.system ['touch {mark}']".encode()
     yaml = [("config.yaml", content) for content in (bomb, command, b"[" * 1000, b"")]
     reference_lm = partial(PretrainedReferenceLM, tokenizer=Tokenizer(WordLevel()))
-    yield text_sampling.load_model, text, weights + configs + tokenizers + pickles
+    yield text_hub.load_model, text, weights + configs + tokenizers + pickles
     yield image_sampling.load_model, images, weights + configs + pickles
     yield partial(load_config_of, kind=TextConfig), text, yaml
     yield reference_lm, text, weights + configs + tokenizers + pickles

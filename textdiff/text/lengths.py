@@ -7,10 +7,10 @@ from torch import Tensor
 from textdiff.config import UserError
 from textdiff.prng import sample_keys, uniform
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.model import DiffusionLM
+from textdiff.text.predictor import WordPredictor
 
 
-def writes_documents(model: DiffusionLM | Autoregressive) -> bool:
+def writes_documents(model: WordPredictor | Autoregressive) -> bool:
     """Whether the model can write texts longer than its sequences, window by window.
 
     It must have learned to continue given words, in training text without ends (`data.pack`).
@@ -21,7 +21,7 @@ def writes_documents(model: DiffusionLM | Autoregressive) -> bool:
 
 
 def sequence_lengths(
-    model: DiffusionLM | Autoregressive,
+    model: WordPredictor | Autoregressive,
     n: int,
     seed: int,
     length: int | None,
