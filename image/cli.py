@@ -6,20 +6,11 @@ This module imports nothing heavy.
 import importlib.util
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from image.config import (
-    SAMPLER,
-    SAMPLING_STEPS,
-    EvaluationConfig,
-    ImageConfig,
-    Order,
-    check_guidance_scale,
-)
+from image.config import EvaluationConfig, ImageConfig, ImageSamplingConfig, need_pillow
 from textdiff.cli.parser import (
     Command,
     Commands,
@@ -27,16 +18,9 @@ from textdiff.cli.parser import (
     quiet_libraries,
     run_command_line,
 )
-from textdiff.config import SamplingConfig, UserError, check
-from textdiff.distributed import current_process
+from textdiff.config import UserError, check
 from textdiff.options import OptionParser, from_options
 from textdiff.training.run_dir import open_run_dir
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from image.model import ImageDiffusion
-    from image.sampling import Request
 
 MODEL_HELP = "Run folder, its model/ folder, or a model on the Hugging Face hub."
 
@@ -62,7 +46,7 @@ def train(options: Namespace) -> None:
     """Trains an image model."""
     config = from_options(ImageConfig, options)
     run_dir = open_run_dir(config, resume=options.resume, overwrite=options.overwrite)
-    _need_pillow()
+    need_pillow()
     quiet_libraries()
     from image.train import train
 
@@ -74,10 +58,7 @@ def add_sample(parser: OptionParser) -> None:
     add = parser.add_argument
     add("model", type=str, help=MODEL_HELP)
     add("--n", type=int, default=64, help="Number of images.")
-    parser.add_class_arguments(SamplingConfig)
-    parser.set_defaults(steps=SAMPLING_STEPS, sampler=SAMPLER)
-    help_ = "Scale of classifier-free guidance towards the class. 1 is no guidance."
-    add("--guidance_scale", type=float, default=1.0, help=help_)
+    parser.add_class_arguments(ImageSamplingConfig, skip={"label"})
     help_ = "Name or number of the class. If null, all classes in turn."
     add("--class", type=str | None, dest="label", help=help_)
     help_ = "Keep this image where --mask is black."
@@ -90,10 +71,6 @@ def add_sample(parser: OptionParser) -> None:
     add("--interpolate", type=str, nargs=2, metavar=("A", "B"), help=help_)
     help_ = "Noise of --edit and --interpolate, from 0 (none) to 1 (nothing of the image is left)."
     add("--strength", type=float, default=0.5, help=help_)
-    help_ = "Order in which pixels lose their noise, for a model with model.stagger_prob above 0."
-    add("--order", type=Order, default="parallel", help=help_)
-    help_ = "Number of pixels that lose their noise at the same time in other orders. If null, 1."
-    add("--window", type=int | None, help=help_)
     add("--out", type=str, default="grid.png", help="File for a grid of all images.")
     help_ = "Also write each image to a file in this folder."
     add("--files", type=str | None, metavar="FOLDER", help=help_)
@@ -102,30 +79,15 @@ def add_sample(parser: OptionParser) -> None:
 
 def sample(options: Namespace) -> None:
     """Samples images and writes them to files."""
-    check(1 <= options.n <= 10**6, "--n", "between 1 and 1,000,000", options.n)
-    check_guidance_scale(options.guidance_scale)
     _check_task(options)
-    _need_pillow()
+    need_pillow()
     quiet_libraries()
     _check_outputs(options)
-    from image.grid import animation, grid, to_image
-    from image.inputs import read_request
-    from image.sampling import in_order, load_model
+    from image.sampling import load_model
+    from image.writer import ImageWriter, do_task
 
     model = load_model(options.model)
-    if options.guidance_scale != 1 and not model.config.classes:
-        raise UserError("--guidance_scale: this model was trained without classes")
-    request = in_order(model, read_request(model, options), options.order, options.window)
-    pixels, frames = _generate(model, request, options)
-    if current_process().rank > 0:
-        return
-    grid(pixels).save(options.out)
-    if options.gif:
-        animation(frames, Path(options.gif))
-    if options.files:
-        for i, image in enumerate(pixels):
-            to_image(image).save(Path(options.files, f"{i:05d}.png"))
-    print(options.out)
+    do_task(ImageWriter(model, options.out, options.files, options.gif), options)
 
 
 def _check_task(options: Namespace) -> None:
@@ -136,8 +98,6 @@ def _check_task(options: Namespace) -> None:
     for given, other in (("inpaint", "mask"), ("mask", "inpaint")):
         if options[given] and not options[other]:
             raise UserError(f"--{given} needs --{other}")
-    if tasks and options.guidance_scale != 1 and options.label is None:
-        raise UserError(f"{tasks[0]} with --guidance_scale needs --class")
 
 
 def add_evaluate(parser: OptionParser) -> None:
@@ -151,7 +111,7 @@ def evaluate(options: Namespace) -> None:
     for module in ("matplotlib", "sklearn"):
         if importlib.util.find_spec(module) is None:
             raise UserError(f"this needs {module}: pip install 'textdiff[image,evaluate]'")
-    _need_pillow()
+    need_pillow()
     quiet_libraries()
     from image.evaluate import evaluate
     from textdiff.table import table_lines
@@ -176,30 +136,6 @@ def _check_outputs(options: Namespace) -> None:
     if options.files:
         check(not Path(options.files).is_file(), "--files", "a folder", options.files)
         Path(options.files).mkdir(parents=True, exist_ok=True)
-
-
-def _generate(
-    model: "ImageDiffusion", request: "Request", options: Namespace
-) -> "tuple[Tensor, list[Tensor]]":
-    """All images, and those of the first batch after every step."""
-    import torch
-
-    from image.sampling import generate
-    from textdiff.sampling import collect, gather_batches, sampling_precision, with_progress
-
-    process, config = current_process(), from_options(SamplingConfig, options)
-    config = replace(config, precision=sampling_precision(model, config.precision, process))
-    count = -(-options.n // (config.batch_size * process.world))
-    batches = generate(model, request, config, process)
-    shown = with_progress(batches, count, hide=process.rank > 0)
-    done = list(gather_batches(shown, process))
-    frames = [torch.stack([*batch.samples]) for batch in done if batch.rows[0] == 0]
-    return torch.stack([*collect(done)]), frames
-
-
-def _need_pillow() -> None:
-    if importlib.util.find_spec("PIL") is None:
-        raise UserError("this needs Pillow: pip install 'textdiff[image]'")
 
 
 COMMANDS: Commands = {

@@ -1,10 +1,18 @@
 """Options of an image run and of its evaluation. This module imports nothing heavy."""
 
+import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from textdiff.config import Precision, SamplerName, SamplingConfig, TrainConfig, check
+from textdiff.config import (
+    Precision,
+    SamplerName,
+    SamplingConfig,
+    TrainConfig,
+    UserError,
+    check,
+)
 
 SAMPLER: SamplerName = "dpm_solver"  # default sampler
 SAMPLING_STEPS = 20  # default number of sampling steps
@@ -125,9 +133,38 @@ class ImageConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(optimizer="adamw", lr=1e-3))
 
 
+@dataclass(frozen=True)
+class ImageSamplingConfig(SamplingConfig):
+    """Options of sampling images.
+
+    Args:
+        guidance_scale: Scale of classifier-free guidance towards the class. 1 is no guidance.
+        order: Order in which pixels lose their noise, for a model with model.stagger_prob above 0.
+        window: Number of pixels that lose their noise at the same time in other orders. If null, 1.
+        label: Name or number of the class. If null, all classes in turn.
+    """
+
+    steps: int = SAMPLING_STEPS
+    sampler: SamplerName = SAMPLER
+    guidance_scale: float = 1.0
+    order: Order = "parallel"
+    window: int | None = None
+    label: str | int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_guidance_scale(self.guidance_scale)
+
+
 def check_guidance_scale(value: float) -> None:
     """Raises UserError unless `value` can be used as a guidance scale."""
     check(value >= 0, "--guidance_scale", "0 or more", value)
+
+
+def need_pillow() -> None:
+    """Raises UserError if Pillow is not installed."""
+    if importlib.util.find_spec("PIL") is None:
+        raise UserError("this needs Pillow: pip install 'textdiff[image]'")
 
 
 @dataclass(frozen=True)

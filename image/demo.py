@@ -14,7 +14,7 @@ from torch import Tensor
 from image.config import SAMPLER, SAMPLING_STEPS
 from image.decoding import MODES, fit_image
 from image.grid import to_image
-from image.model import ImageDiffusion, quantized, scaled
+from image.model import ImageDiffusionModel, quantized, scaled
 from image.sampling import (
     Request,
     edit_request,
@@ -41,7 +41,7 @@ def tabs(name: str) -> list[Tab]:
     return tabs_of(load_model(name))
 
 
-def tabs_of(model: ImageDiffusion) -> list[Tab]:
+def tabs_of(model: ImageDiffusionModel) -> list[Tab]:
     """The tabs of the tasks that a model can do."""
     (batch,) = [*generate(model, sample_request(model, 1, seed=3))][-1:]
     example = large(batch.samples[0])
@@ -52,7 +52,7 @@ def tabs_of(model: ImageDiffusion) -> list[Tab]:
     return [*found, Tab("Noise", partial(noise_tab, model, example))]
 
 
-def sample_tab(model: ImageDiffusion) -> None:
+def sample_tab(model: ImageDiffusionModel) -> None:
     """Images from noise."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
@@ -71,7 +71,7 @@ def sample_tab(model: ImageDiffusion) -> None:
     connect([start.click], frames, controls.inputs, view, stop)
 
 
-def edit_tab(model: ImageDiffusion, example: Image) -> None:
+def edit_tab(model: ImageDiffusionModel, example: Image) -> None:
     """Variations of a picture."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
@@ -92,7 +92,7 @@ def edit_tab(model: ImageDiffusion, example: Image) -> None:
     connect([start.click], frames, [picture, strength, *controls.inputs], view, stop)
 
 
-def inpaint_tab(model: ImageDiffusion, example: Image) -> None:
+def inpaint_tab(model: ImageDiffusionModel, example: Image) -> None:
     """A picture in which what was painted over is filled."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
@@ -127,7 +127,7 @@ def inpaint_tab(model: ImageDiffusion, example: Image) -> None:
     connect([start.click], frames, [editor, *controls.inputs], view, stop)
 
 
-def noise_tab(model: ImageDiffusion, example: Image) -> None:
+def noise_tab(model: ImageDiffusionModel, example: Image) -> None:
     """A picture that becomes noise."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
@@ -143,7 +143,7 @@ def noise_tab(model: ImageDiffusion, example: Image) -> None:
 
 
 def noise_frames(
-    model: ImageDiffusion, picture: Image | None, schedule: str, seed: int
+    model: ImageDiffusionModel, picture: Image | None, schedule: str, seed: int
 ) -> Iterator[Frame]:
     """The picture at each time: x_t = alpha x0 + sigma eps, with the same eps at all times."""
     x0 = scaled(fitted(model, picture).unsqueeze(0))
@@ -155,7 +155,7 @@ def noise_frames(
 
 
 def sampled(
-    model: ImageDiffusion, request: Request, options: dict[str, Any], note: str = ""
+    model: ImageDiffusionModel, request: Request, options: dict[str, Any], note: str = ""
 ) -> Iterator[Frame]:
     """The frames of a request."""
     config = SamplingConfig(options["steps"], options["sampler"], options["seed"])
@@ -164,7 +164,7 @@ def sampled(
         yield Frame(pictures(map(to_image, batch.samples)), max(1, batch.steps), label, note)
 
 
-def fitted(model: ImageDiffusion, picture: Image | None) -> Pixels:
+def fitted(model: ImageDiffusionModel, picture: Image | None) -> Pixels:
     """A picture in the shape of the model's images. Raises UserError if there is none."""
     if picture is None:
         raise UserError("there is no picture: choose one")
@@ -173,7 +173,7 @@ def fitted(model: ImageDiffusion, picture: Image | None) -> Pixels:
     return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
-def shape_note(model: ImageDiffusion, picture: Image | None) -> str:
+def shape_note(model: ImageDiffusionModel, picture: Image | None) -> str:
     """A line that says that a picture of another shape was cropped; empty if it was not."""
     assert picture is not None
     _, height, width = model.config.shape
@@ -183,7 +183,7 @@ def shape_note(model: ImageDiffusion, picture: Image | None) -> str:
     return f"{found}, the model's images are {width}x{height}: its middle was used."
 
 
-def brushed(model: ImageDiffusion, painted: dict[str, Any]) -> Bool[Tensor, "h w"]:
+def brushed(model: ImageDiffusionModel, painted: dict[str, Any]) -> Bool[Tensor, "h w"]:
     """The pixels of the model's images that were painted over, at least by half."""
     _, height, width = model.config.shape
     unknown = torch.zeros(height, width, dtype=torch.bool)
@@ -208,7 +208,7 @@ def _picture_input(example: Image) -> gr.Image:
     )
 
 
-def _controls(model: ImageDiffusion, other: str, number: int) -> Controls:
+def _controls(model: ImageDiffusionModel, other: str, number: int) -> Controls:
     """The controls of a request, with a choice besides the classes."""
     found = {"n": number_of_samples("Images", number), **sampling_controls(SAMPLING_STEPS, SAMPLER)}
     if model.config.classes:
@@ -219,7 +219,7 @@ def _controls(model: ImageDiffusion, other: str, number: int) -> Controls:
     return Controls(found)
 
 
-def _class(model: ImageDiffusion, options: dict[str, Any]) -> dict[str, Any]:
+def _class(model: ImageDiffusionModel, options: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a request: the class of each image, and the guidance scale."""
     n, classes, name = options["n"], model.config.classes, options.get("label", ANY)
     if name == ANY:

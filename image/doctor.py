@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from image.config import ImageConfig
-from image.model import ImageDiffusion, ImageDiffusionConfig, scaled
+from image.model import ImageDiffusionConfig, ImageDiffusionModel, scaled
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.schedules import grid
 from textdiff.doctor import ModelKind, TrainingBenchmark
@@ -32,7 +32,7 @@ def _small_model() -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         options: dict[str, Any] = {"width": 16, "channel_multipliers": [1, 2], "res_blocks": 1}
-        model = ImageDiffusion(ImageDiffusionConfig(classes=[*"0123456789"], **options))
+        model = ImageDiffusionModel(ImageDiffusionConfig(classes=[*"0123456789"], **options))
         for parameter in model.parameters():  # zeros, as at the start, would hide mistakes
             parameter.data += 0.02 * torch.randn(parameter.shape)
     return model
@@ -60,7 +60,7 @@ def _training_benchmark(path: Path) -> TrainingBenchmark:
     side, classes = IMAGES[path.stem]
     options: dict[str, Any] = {"height": side, "image_width": side, **asdict(config.model)}
     options["classes"] = [str(number) for number in range(classes)]
-    model = partial(ImageDiffusion, ImageDiffusionConfig(**options))
+    model = partial(ImageDiffusionModel, ImageDiffusionConfig(**options))
     batch = _batch(config.train.batch_size, side, classes)
     name = f"configs/{path.name}"
     return TrainingBenchmark(name, config, model, batch, len(batch["index"]), "images")

@@ -14,7 +14,7 @@ import torch
 from image.config import EvaluationConfig, ImageConfig
 from image.evaluator import build_evaluator
 from image.likelihood import bits_per_dimension, negative_elbo, ode_negative_elbo
-from image.model import ImageDiffusion
+from image.model import ImageDiffusionModel
 from image.report import with_columns, write_report
 from image.sampling import generate, in_order, load_model, sample_request
 from image.sources import Images, open_images, read_images
@@ -63,7 +63,7 @@ def evaluate(name: str, options: EvaluationConfig) -> dict[str, Any]:
 
 
 def _sample(
-    model: ImageDiffusion, sampler: Any, steps: int, options: EvaluationConfig
+    model: ImageDiffusionModel, sampler: Any, steps: int, options: EvaluationConfig
 ) -> tuple[Images, dict[str, Any]]:
     """Samples of all classes in turn, and their cost."""
     request = sample_request(model, options.n, options.seed, None, options.guidance_scale)
@@ -81,7 +81,7 @@ def _sample(
 
 
 def _likelihood(
-    model: ImageDiffusion, held_out: Images, options: EvaluationConfig
+    model: ImageDiffusionModel, held_out: Images, options: EvaluationConfig
 ) -> dict[str, Any]:
     """Bits per dimension of held-out images, with standard errors."""
     scored, key = held_out[: options.scored], torch.arange(min(options.scored, len(held_out)))

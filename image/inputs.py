@@ -1,50 +1,80 @@
-"""Requests for images from the options of the command line."""
+"""Images, masks and classes that a user gives to a task, as tensors of the model's shape."""
 
-from pathlib import Path
-
+import numpy as np
 import torch
-from jaxtyping import Int, UInt8
-from jsonargparse import Namespace
+from jaxtyping import Bool, Int, UInt8
 from PIL.Image import Image
 from torch import Tensor
 
-from image import sampling
-from image.decoding import MODES, decode, fit_image
-from image.model import ImageDiffusion
+from image.decoding import MODES
+from image.model import ImageDiffusionModel
+from image.sampling import check_shape
 from textdiff.config import UserError, check
 
+Given = Image | np.ndarray | Tensor
 
-def read_request(model: ImageDiffusion, options: Namespace) -> sampling.Request:
-    """The request that the options describe.
+
+def pixels_of(
+    model: ImageDiffusionModel, image: Given, name: str = "the image"
+) -> UInt8[Tensor, "c h w"]:
+    """The bytes of an image.
+
+    Args:
+        image: A picture of Pillow, an array of shape (h, w) or (h, w, c), or a tensor of shape
+            (c, h, w). Values are bytes.
+        name: Name of the image in messages.
 
     Raises:
-        UserError: If an image cannot be read or the model does not have the class.
+        UserError: If it has another mode, another shape or other values than the model's images.
     """
-    n, seed, scale = options.n, options.seed, options.guidance_scale
-    label = _label(model, options.label, n)
-    if options.inpaint:
-        image, mask = _read_image(options.inpaint), _read_image(options.mask)
-        rule = "as large as the image, {}x{}".format(*image.size)
-        check(image.size == mask.size, "--mask", rule, "{}x{}".format(*mask.size))
-        unknown = _fit(model, mask, channels=1)[0] > 127
-        pixels = _fit(model, image)
-        return sampling.inpaint_request(model, pixels, unknown, n, seed, label, scale)
-    if options.edit:
-        pixels = _fit(model, _read_image(options.edit))
-        return sampling.edit_request(model, pixels, n, seed, options.strength, label, scale)
-    if options.interpolate:
-        first, second = (_fit(model, _read_image(path)) for path in options.interpolate)
-        return sampling.interpolate_request(
-            model, first, second, n, seed, options.strength, label, scale
-        )
-    return sampling.sample_request(model, n, seed, label, scale)
+    mode, kinds = MODES[model.config.channels], "a picture (PIL.Image.open), an array or a tensor"
+    check(isinstance(image, Given), name, kinds, image)
+    if isinstance(image, Image) and image.mode != mode:
+        way_out = f"convert it with .convert({mode!r})"
+        raise UserError(f"{name} has the mode {image.mode}, the model's have {mode}: {way_out}")
+    pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
+    check(pixels.dtype == torch.uint8, name, "bytes (uint8, 0 to 255)", pixels.dtype)
+    if pixels.ndim == 2:
+        pixels = pixels.unsqueeze(0)
+    elif pixels.ndim == 3 and not isinstance(image, Tensor):
+        pixels = pixels.permute(2, 0, 1)
+    check_shape(model, pixels, name)
+    return pixels.contiguous()
 
 
-def _label(model: ImageDiffusion, name: str | None, n: int) -> Int[Tensor, " n"] | None:
-    """The class with this name or number, n times."""
+def unknown_of(model: ImageDiffusionModel, mask: Given) -> Bool[Tensor, "h w"]:
+    """Where a mask is white: bytes above 127, or true.
+
+    Args:
+        mask: As in `pixels_of`, with one channel. It may also be black and white (mode 1, bool).
+
+    Raises:
+        UserError: If it has other values, or another height or width than the model's images.
+    """
+    if isinstance(mask, Image):
+        check(mask.mode in ("1", "L"), "the mode of --mask", "1 or L", mask.mode)
+    values = mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
+    valid = values.dtype in (torch.bool, torch.uint8)
+    check(valid, "--mask", "bytes (uint8, 0 to 255) or bool", values.dtype)
+    size = model.config.shape[1:]
+    rule = "as large as the model's images, {}x{} (height, width)".format(*size)
+    check(values.squeeze().shape == size, "--mask", rule, (*values.shape,))
+    white = values if values.dtype == torch.bool else values > 127
+    return white.view(size)
+
+
+def classes_of(
+    model: ImageDiffusionModel, name: str | int | None, n: int
+) -> Int[Tensor, " n"] | None:
+    """The class with this name or number, n times. None for None.
+
+    Raises:
+        UserError: If the model does not have it.
+    """
     classes = model.config.classes
     if name is None:
         return None
+    name = str(name)
     if not classes:
         raise UserError(f"--class {name}: this model was trained without classes")
     if name in classes:
@@ -53,23 +83,3 @@ def _label(model: ImageDiffusion, name: str | None, n: int) -> Int[Tensor, " n"]
     if not (is_number and int(name) < len(classes)):
         raise UserError(f"--class must be one of {', '.join(classes)}, got {name}")
     return torch.full((n,), int(name))
-
-
-def _read_image(path: str) -> Image:
-    try:
-        return decode(Path(path).read_bytes())
-    except OSError as error:
-        reason = error.strerror or "is not an image that can be read"
-        raise UserError(f"{path}: {reason}") from error
-    except Exception as error:  # Pillow raises many kinds for damaged files
-        raise UserError(f"{path}: {error}") from error
-
-
-def _fit(
-    model: ImageDiffusion, image: Image, channels: int | None = None
-) -> UInt8[Tensor, "c h w"]:
-    """The image in the shape of the model's images."""
-    expected, height, width = model.config.shape
-    array = fit_image(image, (height, width), MODES[channels or expected])
-    pixels = torch.from_numpy(array.copy())
-    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()

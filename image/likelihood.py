@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from image.model import ImageDiffusion, scaled
+from image.model import ImageDiffusionModel, scaled
 from textdiff.diffusion.gaussian import alpha_sigma, diffuse
 from textdiff.diffusion.likelihood import discretized_nats, ode_nats, prior_and_diffusion_loss
 from textdiff.diffusion.paths import even_in_logsnr
@@ -20,7 +20,7 @@ Labels = Int[Tensor, " n"]
 
 @torch.no_grad()
 def negative_elbo(
-    model: ImageDiffusion,
+    model: ImageDiffusionModel,
     pixels: Pixels,
     label: Labels | None,
     key: Int[Tensor, " n"],
@@ -47,7 +47,7 @@ def negative_elbo(
 
 
 def ode_negative_elbo(
-    model: ImageDiffusion,
+    model: ImageDiffusionModel,
     pixels: Pixels,
     label: Labels | None,
     key: Int[Tensor, " n"],
@@ -77,12 +77,17 @@ def ode_negative_elbo(
 
 def bits_per_dimension(nats: Float[Tensor, " n"], pixels: Pixels) -> tuple[float, float]:
     """Mean and standard error of the bits per pixel and channel."""
-    bits = nats / (pixels[0].numel() * math.log(2))
+    bits = to_bits(nats, pixels)
     return float(bits.mean()), float(bits.std() / math.sqrt(len(bits)))
 
 
+def to_bits(nats: Float[Tensor, " n"], pixels: Pixels) -> Float[Tensor, " n"]:
+    """Bits per pixel and channel of each image."""
+    return nats / (pixels[0].numel() * math.log(2))
+
+
 def _to_device(
-    model: ImageDiffusion, pixels: Tensor, key: Tensor, label: Tensor | None
+    model: ImageDiffusionModel, pixels: Tensor, key: Tensor, label: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The tensors on the model's device."""
     device = model.device
@@ -91,7 +96,7 @@ def _to_device(
 
 @torch.no_grad()
 def _pixel_nats(
-    model: ImageDiffusion, x0: Tensor, label: Tensor | None, eps: Tensor
+    model: ImageDiffusionModel, x0: Tensor, label: Tensor | None, eps: Tensor
 ) -> Float[Tensor, "n c h w"]:
     """L_0 = -log p(bytes | x at the clean end), by a discretized Gaussian around the estimate."""
     logsnr = torch.full((len(x0),), endpoints(model.schedule())[1], device=x0.device)

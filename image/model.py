@@ -56,7 +56,7 @@ class ImageDiffusionConfig(PreTrainedConfig, ModelConfig):
         return self.channels, self.height, self.image_width
 
 
-class ImageDiffusion(PreTrainedModel):
+class ImageDiffusionModel(PreTrainedModel):
     """A diffusion model of images.
 
     Raises:
@@ -175,4 +175,4 @@ def quantized(x0: X) -> Pixels:
 
 
 AutoConfig.register(ImageDiffusionConfig.model_type, ImageDiffusionConfig)
-AutoModel.register(ImageDiffusionConfig, ImageDiffusion)
+AutoModel.register(ImageDiffusionConfig, ImageDiffusionModel)

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from image.config import SAMPLER, SAMPLING_STEPS
-from image.model import ImageDiffusion, quantized, scaled
+from image.config import ImageSamplingConfig
+from image.model import ImageDiffusionModel, quantized, scaled
 from image.orders import order_path
 from textdiff.config import SamplingConfig, UserError, check
 from textdiff.diffusion.samplers import LogSNRs
@@ -25,7 +25,7 @@ from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_pre
 
 Image = UInt8[Tensor, "c h w"]
 Labels = Int[Tensor, " n"]
-DEFAULT = SamplingConfig(SAMPLING_STEPS, SAMPLER)
+DEFAULT = ImageSamplingConfig()
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,26 @@ class Request:
         return path.grid(math.ceil(steps * strength)).unique_consecutive(dim=0)
 
 
-def load_model(name: str) -> ImageDiffusion:
+def load_model(name: str) -> ImageDiffusionModel:
     """Loads a model to this process's device.
 
     Args:
         name: A run folder, its model/ folder, or a model on the Hugging Face hub.
     """
-    model, _ = load_pretrained(name, (ImageDiffusion,), ("config.json",))
+    model, _ = load_pretrained(name, (ImageDiffusionModel,), ("config.json",))
     return model
 
 
+def check_shape(model: ImageDiffusionModel, image: Tensor, name: str = "the image") -> None:
+    """Raises UserError unless an image has the shape of the model's images."""
+    if image.shape != model.config.shape:
+        found, expected = ("x".join(map(str, s)) for s in (image.shape, model.config.shape))
+        rule = f"the model's images are {expected}: resize it"
+        raise UserError(f"{name} is {found} (channels, height, width), {rule}")
+
+
 def sample_request(
-    model: ImageDiffusion,
+    model: ImageDiffusionModel,
     n: int,
     seed: int,
     label: Labels | None = None,
@@ -86,7 +94,7 @@ def sample_request(
 
 
 def edit_request(
-    model: ImageDiffusion,
+    model: ImageDiffusionModel,
     image: Image,
     n: int,
     seed: int,
@@ -108,7 +116,7 @@ def edit_request(
 
 
 def inpaint_request(
-    model: ImageDiffusion,
+    model: ImageDiffusionModel,
     image: Image,
     unknown: Bool[Tensor, "h w"],
     n: int,
@@ -131,7 +139,7 @@ def inpaint_request(
 
 
 def interpolate_request(
-    model: ImageDiffusion,
+    model: ImageDiffusionModel,
     first: Image,
     second: Image,
     n: int,
@@ -157,7 +165,9 @@ def interpolate_request(
     return Request(x0, keys, _times(x0, strength), label, guidance_scale)
 
 
-def in_order(model: ImageDiffusion, request: Request, order: str, window: int | None) -> Request:
+def in_order(
+    model: ImageDiffusionModel, request: Request, order: str, window: int | None
+) -> Request:
     """The request with pixels that lose their noise one after another.
 
     Args:
@@ -179,7 +189,7 @@ def in_order(model: ImageDiffusion, request: Request, order: str, window: int | 
 
 @torch.no_grad()
 def generate(
-    model: ImageDiffusion,
+    model: ImageDiffusionModel,
     request: Request,
     config: SamplingConfig = DEFAULT,
     process: ProcessInfo = SINGLE_PROCESS,
@@ -215,10 +225,7 @@ def _times(x0: Float[Tensor, "n c h w"], time: float) -> Float[Tensor, "n 1 h w"
     return torch.full_like(x0[:, :1], time)
 
 
-def _repeated(model: ImageDiffusion, image: Image, n: int) -> Float[Tensor, "n c h w"]:
+def _repeated(model: ImageDiffusionModel, image: Image, n: int) -> Float[Tensor, "n c h w"]:
     """The image n times, in [-1, 1]. Raises UserError if it has another shape than the model's."""
-    if image.shape != model.config.shape:
-        found, expected = ("x".join(map(str, s)) for s in (image.shape, model.config.shape))
-        rule = f"the model's images are {expected}: resize it"
-        raise UserError(f"the image is {found} (channels, height, width), {rule}")
+    check_shape(model, image)
     return scaled(image.expand(n, -1, -1, -1))

@@ -10,7 +10,7 @@ import torch
 from image.config import ImageConfig
 from image.data import training_batches, validation_batches
 from image.grid import grid
-from image.model import ImageDiffusion, ImageDiffusionConfig
+from image.model import ImageDiffusionConfig, ImageDiffusionModel
 from image.sampling import DEFAULT, generate, sample_request
 from image.sources import Images, open_images
 from textdiff.sampling import collect
@@ -63,7 +63,7 @@ def train(config: ImageConfig, run_dir: RunDir[ImageConfig] | None = None) -> Pa
     return run_dir.path
 
 
-def build_model(config: ImageConfig, images: Images) -> ImageDiffusion:
+def build_model(config: ImageConfig, images: Images) -> ImageDiffusionModel:
     """A new model for the images."""
     torch.manual_seed(config.train.seed)
     channels, height, width = images.pixels.shape[1:]
@@ -74,11 +74,11 @@ def build_model(config: ImageConfig, images: Images) -> ImageDiffusion:
         classes=list(images.classes),
         **asdict(config.model),
     )
-    return ImageDiffusion(settings)
+    return ImageDiffusionModel(settings)
 
 
 def _validation_report(
-    event: Validation[ImageDiffusion], config: ImageConfig, folder: Path
+    event: Validation[ImageDiffusionModel], config: ImageConfig, folder: Path
 ) -> ValidationReport:
     """Writes a grid of samples into the folder."""
     path = folder / f"step-{event.step:06d}.png"

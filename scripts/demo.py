@@ -23,8 +23,9 @@ from textdiff.cli.parser import quiet_libraries
 from textdiff.config import SamplingConfig
 from textdiff.sampling import collect
 from textdiff.text import grammar
+from textdiff.text.hub import load_model
 from textdiff.text.requests import sample_request
-from textdiff.text.sampling import generate, load_model
+from textdiff.text.sampling import generate
 
 N, STEPS = 500, 32
 CONFIG = ["--config", "configs/text_demo.yaml"]

@@ -1,15 +1,15 @@
 """Laws of options: they are complete, documented and checked, and their choices exist."""
 
 import tomllib
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 import pytest
 
 import image.config
 from textdiff.cli.parser import config_file
-from textdiff.config import SamplingConfig, TrainConfig, UserError
+from textdiff.config import SamplingConfig, TrainConfig, UserError, check_choices
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.schedules import SCHEDULES
 from textdiff.evaluation.config import EvaluationConfig
@@ -64,6 +64,18 @@ def test_configurations_have_names(tmp_path, monkeypatch):
 
 def choices(section: type, option: str) -> set[str]:
     return set(get_args(get_type_hints(section)[option]))
+
+
+@dataclass
+class Choice:
+    sampler: Literal["ddpm", "ddim"] = "ddpm"
+    steps: int = 3
+
+
+def test_wrong_choices_name_the_others() -> None:
+    check_choices(Choice("ddim"))
+    with pytest.raises(UserError, match="--sampler must be one of ddpm, ddim, got 'dpm'"):
+        check_choices(Choice("dpm"))  # type: ignore[arg-type]
 
 
 def test_choices_are_the_registries() -> None:

@@ -14,7 +14,7 @@ from image import sampling as image
 from image.sources import digits
 from textdiff.config import SamplingConfig, TrainConfig
 from textdiff.sampling import collect
-from textdiff.text import requests
+from textdiff.text import hub, requests
 from textdiff.text import sampling as text
 from textdiff.training import checkpoint
 from textdiff.training.batching import MicroBatch
@@ -26,7 +26,7 @@ every_kind = pytest.mark.parametrize("kind", ["text", "images"])
 
 def load(kind: str):
     path = str(GOLDEN / kind)
-    return text.load_model(path)[0] if kind == "text" else image.load_model(path)
+    return hub.load_model(path)[0] if kind == "text" else image.load_model(path)
 
 
 def example(kind: str) -> dict[str, torch.Tensor]:
@@ -66,7 +66,7 @@ def test_training_resumes(kind, tmp_path, accelerator):
 
 
 def test_text_model_generates_words():
-    model, tokenizer = text.load_model(str(GOLDEN / "text"))
+    model, tokenizer = hub.load_model(str(GOLDEN / "text"))
     request = requests.sample_request(model, 3, seed=0)
     sentences = list(collect(text.generate(model, tokenizer, request, SamplingConfig(steps=4))))
     assert len(sentences) == 3

@@ -4,8 +4,8 @@
 This module imports nothing heavy, so that the command line answers at once.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol, get_args, get_origin, runtime_checkable
 
 Precision = Literal["auto", "bf16", "no"]
 SamplerName = Literal["ddpm", "ddim", "dpm_solver", "heun"]
@@ -33,6 +33,15 @@ def check(condition: bool, key: str, rule: str, got: object) -> None:
     """Raises UserError unless the condition holds."""
     if not condition:
         raise UserError(f"{key} must be {rule}, got {got!r}")
+
+
+def check_choices(config: Any) -> None:
+    """Raises UserError unless each field of a `Literal` type has one of its values."""
+    for field_ in fields(config):
+        if get_origin(field_.type) is Literal:
+            rule = f"one of {', '.join(get_args(field_.type))}"
+            value = getattr(config, field_.name)
+            check(value in get_args(field_.type), f"--{field_.name}", rule, value)
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,7 @@ class SamplingConfig:
         check(self.steps >= 1, "--steps", "at least 1", self.steps)
         check(0 <= self.seed < 2**63, "--seed", "between 0 and 2^63 - 1", self.seed)
         check(self.batch_size >= 1, "--batch_size", "at least 1", self.batch_size)
+        check_choices(self)
 
 
 @runtime_checkable

@@ -91,6 +91,27 @@ def from_options(kind: type[T], options: Namespace) -> T:
     return kind(**values)
 
 
+def from_arguments(arguments: dict[str, Any], *kinds: type[Any]) -> list[Any]:
+    """A dataclass of each kind, from the keyword arguments of the same names.
+
+    Raises:
+        TypeError: If no kind has an argument.
+    """
+    names = [{field.name for field in fields(kind)} for kind in kinds]
+    refuse_unknown(arguments, set().union(*names))
+    own = ({name: arguments[name] for name in each & arguments.keys()} for each in names)
+    return [kind(**values) for kind, values in zip(kinds, own, strict=True)]
+
+
+def refuse_unknown(arguments: Collection[str], known: Collection[str]) -> None:
+    """Raises TypeError for the first argument that is not known, and names the nearest."""
+    for name in arguments:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {nearest[0]}?" if nearest else ""
+            raise TypeError(f"unexpected argument {name}{hint}")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file of options. Raises UserError if it is not one."""
     try:

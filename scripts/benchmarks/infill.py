@@ -20,9 +20,10 @@ from textdiff.sampling import collect
 from textdiff.text import token_cache
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.free_lengths import placement_nats
+from textdiff.text.hub import load_model
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import infill_request, joined
-from textdiff.text.sampling import generate, load_model
+from textdiff.text.sampling import generate
 from textdiff.text.sequence_likelihood import sequence_nats
 from textdiff.text.tokenizer import MASK
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from image import metrics
 from image.config import ImageConfig
-from image.model import ImageDiffusion, quantized, scaled
+from image.model import ImageDiffusionModel, quantized, scaled
 from image.sampling import Request, generate, load_model
 from image.sources import open_images
 from textdiff.config import SamplingConfig
@@ -75,7 +75,11 @@ def hidden_half(half: str, size: torch.Size) -> Tensor:
 
 
 def conditioned(
-    model: ImageDiffusion, pixels: Tensor, hidden: Tensor, labels: Tensor | None, c: SamplingConfig
+    model: ImageDiffusionModel,
+    pixels: Tensor,
+    hidden: Tensor,
+    labels: Tensor | None,
+    c: SamplingConfig,
 ) -> Tensor:
     """The images with hidden pixels filled by exact conditioning."""
     n = len(pixels)
@@ -86,7 +90,11 @@ def conditioned(
 
 @torch.no_grad()
 def replaced(
-    model: ImageDiffusion, pixels: Tensor, hidden: Tensor, labels: Tensor | None, c: SamplingConfig
+    model: ImageDiffusionModel,
+    pixels: Tensor,
+    hidden: Tensor,
+    labels: Tensor | None,
+    c: SamplingConfig,
 ) -> Tensor:
     """The images with hidden pixels filled by replacement."""
     x0, keys = scaled(pixels), sample_keys(c.seed, len(pixels))

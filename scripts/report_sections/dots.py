@@ -10,7 +10,7 @@ from torch import Tensor
 
 from image.dots import dots, judge
 from image.grid import grid
-from image.model import ImageDiffusion, quantized, scaled
+from image.model import ImageDiffusionModel, quantized, scaled
 from image.sampling import generate, load_model, sample_request
 from textdiff.config import SamplingConfig
 from textdiff.diffusion.gaussian import diffuse
@@ -57,7 +57,7 @@ def _training_seconds(run: str) -> float:
     return max(json.loads(line).get("seconds", 0) for line in lines)
 
 
-def _draw_states(section: Section, model: ImageDiffusion) -> None:
+def _draw_states(section: Section, model: ImageDiffusionModel) -> None:
     """Draws six images on their way to noise and back."""
     x0, logsnrs = scaled(dots()[:N]), _logsnrs(model)
     noise, shown = torch.randn(x0.shape, generator=generator(0)), range(0, STEPS + 1, 5)
@@ -72,7 +72,7 @@ def _draw_states(section: Section, model: ImageDiffusion) -> None:
     )
 
 
-def _recovered_share(section: Section, model: ImageDiffusion) -> float:
+def _recovered_share(section: Section, model: ImageDiffusionModel) -> float:
     """Share of dots that one step recovers from a fifth of the schedule."""
     x0, logsnr = scaled(dots()[:SAMPLES]), _logsnrs(model)[STEPS - STEPS // 5].expand(SAMPLES)
     x_t = diffuse(x0, torch.randn(x0.shape, generator=generator(2)), logsnr)
@@ -85,7 +85,7 @@ def _recovered_share(section: Section, model: ImageDiffusion) -> float:
     return float((found == true).float().mean())
 
 
-def _logsnrs(model: ImageDiffusion) -> Tensor:
+def _logsnrs(model: ImageDiffusionModel) -> Tensor:
     return model.schedule()(torch.linspace(1, 0, STEPS + 1, dtype=torch.float64)).float()
 
 

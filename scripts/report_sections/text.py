@@ -15,8 +15,9 @@ from textdiff.config import SamplingConfig
 from textdiff.sampling import collect
 from textdiff.table import table_lines
 from textdiff.text import grammar
+from textdiff.text.hub import load_model
 from textdiff.text.requests import rewrite_request, sample_request
-from textdiff.text.sampling import generate, load_model
+from textdiff.text.sampling import generate
 from textdiff.text.tokenizer import encode
 
 METRICS = (

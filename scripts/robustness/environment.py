@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from image import sampling as image_sampling
 from image.sources import digits
 from robustness.harness import Result, TinyRun, fingerprint, run_child, scratch_folder
-from textdiff.text import sampling as text_sampling
+from textdiff.text import hub as text_hub
 from textdiff.training.run_dir import open_run_dir
 
 LOADERS: dict[str, Callable[[str], Any]] = {
-    "text": text_sampling.load_model,
+    "text": text_hub.load_model,
     "images": image_sampling.load_model,
 }
 NOBODY = 65534  # user id without rights

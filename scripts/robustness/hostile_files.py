@@ -21,7 +21,7 @@ from image.config import DataConfig
 from image.sources import open_images
 from robustness.harness import Result, TinyRun, run_child, scratch_folder
 from textdiff.evaluation.reference_lm import PretrainedReferenceLM
-from textdiff.text import sampling as text_sampling
+from textdiff.text import hub as text_hub
 from textdiff.text.config import TextConfig
 from textdiff.training.run_dir import load_config_of
 
@@ -83,6 +83,7 @@ CONFIGS = (
     config(vocab_size=2_000_000_000),
     config(width=1024),
 )
+GENERATION = (b"", b"[" * 100_000, b"[1]", b'{"max_new_tokens": "many"}', b'{"top_k": 1}')
 TOKENIZERS = (b"", b"[" * 100_000, b'{"model": {"type": "nothing"}}')
 
 
@@ -114,12 +115,13 @@ def _cases(
     bomb = pickle.dumps(Bomb(mark))
     weights = [("model.safetensors", content) for content in (bomb, *WEIGHTS)]
     configs = [("config.json", content) for content in (bomb, *CONFIGS)]
+    generation = [("generation_config.json", content) for content in GENERATION]
     tokenizers = [("tokenizer.json", content) for content in (bomb, *TOKENIZERS)]
     pickles = [("pytorch_model.bin", bomb)]
     command = f"run: !!python/object/apply:os.system ['touch {mark}']".encode()
     yaml = [("config.yaml", content) for content in (bomb, command, b"[" * 1000, b"")]
     reference_lm = partial(PretrainedReferenceLM, tokenizer=Tokenizer(WordLevel()))
-    yield text_sampling.load_model, text, weights + configs + tokenizers + pickles
+    yield text_hub.load_model, text, weights + configs + generation + tokenizers + pickles
     yield image_sampling.load_model, images, weights + configs + pickles
     yield partial(load_config_of, kind=TextConfig), text, yaml
     yield reference_lm, text, weights + configs + tokenizers + pickles

@@ -16,6 +16,7 @@ from image import sampling as image_sampling
 from robustness.harness import Result, TinyRun, run_child, scratch_folder
 from textdiff.config import Precision, SamplingConfig
 from textdiff.sampling import collect
+from textdiff.text import hub as text_hub
 from textdiff.text import sampling as text_sampling
 from textdiff.text.requests import sample_request
 
@@ -60,7 +61,7 @@ def _sample(run: TinyRun, n: int, batch_size: int, shuffle_seed: int | None = No
 
 
 def _sample_text(run: TinyRun, order: list[int], config: SamplingConfig) -> None:
-    model, tokenizer = text_sampling.load_model(str(run.path))
+    model, tokenizer = text_hub.load_model(str(run.path))
     request = sample_request(model, len(order), seed=SEED)
 
     def rows(request: Any, batch_size: int) -> Iterator[list[int]]:

@@ -18,7 +18,8 @@ def test_run_folder_has_all_files(run: str) -> None:
     names = {path.name for path in Path(run).iterdir()}
     assert {"config.yaml", "metrics.jsonl", "state", "model"} <= names
     model = {path.name for path in (Path(run) / "model").iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= model
+    files = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
+    assert files <= model
     assert logged_steps(run) == [1, 2, 3, 4]
     assert any("context_gain/-3" in line and line["samples"] for line in read_log(run))
 

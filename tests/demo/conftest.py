@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("gradio")
 
 from image import demo as image_tabs
-from image.model import ImageDiffusion, ImageDiffusionConfig
+from image.model import ImageDiffusionConfig, ImageDiffusionModel
 from textdiff import TextDiffusion
 from textdiff.demo.page import build_page, launch
 from textdiff.demo.text import tabs_of
@@ -29,18 +29,18 @@ def pairs_pipe(new_model, tokenizer) -> TextDiffusion:
 
 
 @pytest.fixture(scope="session")
-def image_model() -> ImageDiffusion:
+def image_model() -> ImageDiffusionModel:
     options = {"width": 8, "channel_multipliers": [1, 2], "res_blocks": 1, "classes": ["a", "b"]}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return ImageDiffusion(ImageDiffusionConfig(**options)).eval()
+        return ImageDiffusionModel(ImageDiffusionConfig(**options)).eval()
 
 
 @pytest.fixture(scope="session")
 def address(
     pipe: TextDiffusion,
     pairs_pipe: TextDiffusion,
-    image_model: ImageDiffusion,
+    image_model: ImageDiffusionModel,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """Address of a page of three models."""

@@ -17,8 +17,8 @@ from textdiff.evaluation.evaluate import evaluate
 from textdiff.evaluation.pair_evaluator import PairEvaluator, TargetRow, held_out_pairs
 from textdiff.evaluation.pairs import GREEDY
 from textdiff.evaluation.scores import scores_of
+from textdiff.text.hub import load_model
 from textdiff.text.lengths import length_nats
-from textdiff.text.sampling import load_model
 from textdiff.text.sequence_likelihood import padded
 
 SIZE = "--model.width 32 --model.heads 2 --model.depth 1 --data.length 40 --train.batch_size 16"

@@ -15,7 +15,7 @@ from textdiff.evaluation.config import EvaluationConfig
 from textdiff.evaluation.evaluate import evaluate
 from textdiff.evaluation.reference_lm import PretrainedReferenceLM, perplexity
 from textdiff.text import grammar
-from textdiff.text.sampling import load_model
+from textdiff.text.hub import load_model
 from textdiff.text.tokenizer import UNK
 
 QUICK = {"n": 20, "scored": 4, "ode": 2, "steps": 2, "baselines": []}

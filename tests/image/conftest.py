@@ -11,7 +11,7 @@ from image_files import idx_bytes
 from PIL import Image
 
 from image.cli import main
-from image.model import ImageDiffusion, ImageDiffusionConfig
+from image.model import ImageDiffusionConfig, ImageDiffusionModel
 
 SMALL = {"width": 8, "channel_multipliers": [1, 2], "res_blocks": 1, "stagger_prob": 0.25}
 TINY_RUN = [
@@ -23,13 +23,13 @@ TINY_RUN = [
 
 
 @pytest.fixture(scope="session")
-def new_image_model() -> Callable[..., ImageDiffusion]:
+def new_image_model() -> Callable[..., ImageDiffusionModel]:
     """`new_image_model(channels=3, ...)`: a small model with the same weights at every call."""
 
-    def new(**options: object) -> ImageDiffusion:
+    def new(**options: object) -> ImageDiffusionModel:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model = ImageDiffusion(ImageDiffusionConfig(**SMALL | options))
+            model = ImageDiffusionModel(ImageDiffusionConfig(**SMALL | options))
             for parameter in model.parameters():  # zeros, as at the start, would hide mistakes
                 parameter.data += 0.05 * torch.randn(parameter.shape)
         return model.eval()

@@ -7,11 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from image.likelihood import bits_per_dimension, negative_elbo, ode_negative_elbo
-from image.model import ImageDiffusion, ImageDiffusionConfig
+from image.model import ImageDiffusionConfig, ImageDiffusionModel
 from textdiff.diffusion.gaussian import from_x0
 
 
-class UniformPixels(ImageDiffusion):
+class UniformPixels(ImageDiffusionModel):
     """The exact model of images whose pixels are independent uniform bytes, in closed form."""
 
     def predict(self, x_t, logsnr, label=None, index=None):

@@ -12,13 +12,14 @@ from textdiff.config import SamplingConfig, UserError
 from textdiff.evaluation.reference_lm import ReferenceLM
 from textdiff.sampling import collect
 from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
+from textdiff.text.hub import load_model
 from textdiff.text.requests import (
     continue_request,
     infill_request,
     rewrite_request,
     sample_request,
 )
-from textdiff.text.sampling import generate, load_model
+from textdiff.text.sampling import generate
 from textdiff.text.tokenizer import MASK, PAD, UNK, encode, save_tokenizer
 
 

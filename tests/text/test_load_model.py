@@ -5,8 +5,9 @@ import pytest
 from textdiff.config import SamplingConfig, UserError
 from textdiff.sampling import collect
 from textdiff.text.config import TokenizerConfig
+from textdiff.text.hub import load_model
 from textdiff.text.requests import sample_request
-from textdiff.text.sampling import generate, load_model
+from textdiff.text.sampling import generate
 from textdiff.text.tokenizer import save_tokenizer, train_tokenizer
 
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from image.data import training_batches as image_batches
 from image.data import validation_batches as image_validation
-from image.model import ImageDiffusion, ImageDiffusionConfig
+from image.model import ImageDiffusionConfig, ImageDiffusionModel
 from image.sources import digits
 from textdiff.cli.main import main
 from textdiff.config import TrainConfig, UserError
@@ -56,7 +56,9 @@ def new_model(kind: str, vocab_size: int) -> nn.Module:
     torch.manual_seed(0)
     if kind == "images":
         small = {"width": 4, "channel_multipliers": (1, 2), "res_blocks": 1, "dropout": 0.1}
-        model: nn.Module = ImageDiffusion(ImageDiffusionConfig(classes=digits().classes, **small))
+        model: nn.Module = ImageDiffusionModel(
+            ImageDiffusionConfig(classes=digits().classes, **small)
+        )
     elif kind == "autoregressive":  # its first and last weights are tied
         model = Autoregressive(AutoregressiveConfig(vocab_size=vocab_size, **SHAPE))
     else:

@@ -20,7 +20,7 @@ from torch.testing import assert_close
 from textdiff.config import UserError
 from textdiff.text import grammar
 from textdiff.text.config import TextConfig
-from textdiff.text.sampling import load_model
+from textdiff.text.hub import load_model
 from textdiff.training import checkpoint, loop
 from textdiff.training.run_dir import open_run_dir
 

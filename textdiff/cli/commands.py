@@ -74,7 +74,7 @@ def train_classifier(options: Namespace) -> None:
     """Trains a classifier of labelled texts for a model."""
     quiet_libraries()
     from textdiff.text.classifier import train_classifier
-    from textdiff.text.sampling import load_model
+    from textdiff.text.hub import load_model
 
     train_classifier(*load_model(options.model), from_options(ClassifierConfig, options))
 
@@ -144,7 +144,7 @@ def _tasks(options: Namespace) -> "TextPrinter":
     """The tasks of the model."""
     quiet_libraries()
     from textdiff.cli.printer import TextPrinter
-    from textdiff.text.sampling import load_model
+    from textdiff.text.hub import load_model
 
     return TextPrinter(*load_model(options.model), options.format, options.show_steps)
 

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 
 from textdiff.config import TrainConfig, UserError
 from textdiff.text.config import TextConfig
+from textdiff.text.hub import load_model
 from textdiff.text.requests import TextModel
-from textdiff.text.sampling import load_model
 from textdiff.text.tokenizer import save_tokenizer
 from textdiff.text.train import train
 from textdiff.training.checkpoint import sha256

@@ -36,8 +36,9 @@ from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DataConfig, TextConfig
 from textdiff.text.dataset import examples
 from textdiff.text.diagnostics import Sentence
+from textdiff.text.hub import load_model
 from textdiff.text.requests import TextModel, resolve_decoding, sample_request
-from textdiff.text.sampling import generate, load_model
+from textdiff.text.sampling import generate
 from textdiff.text.sources import open_texts
 from textdiff.training.run_dir import load_config_of
 

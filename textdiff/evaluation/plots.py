@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from textdiff.config import UserError, check
+from textdiff.text.hub import load_model
 from textdiff.text.model import DiffusionLM
-from textdiff.text.sampling import load_model
 
 Axes = Any  # of matplotlib, which is optional
 Line = dict[str, Any]

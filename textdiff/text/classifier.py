@@ -37,7 +37,7 @@ from textdiff.text.control_config import ClassifierConfig
 from textdiff.text.corruption import sample_levels, sample_logsnr
 from textdiff.text.dataset import collate
 from textdiff.text.files import open_dataset
-from textdiff.text.model import DiffusionLM
+from textdiff.text.predictor import WordPredictor
 from textdiff.text.requests import TextModel
 from textdiff.text.transformer import NoisyText, Positions
 from textdiff.training.checkpoint import atomic_write
@@ -103,7 +103,7 @@ def train_classifier(
         UserError: If the data cannot be read, have fewer than two labels or no usable text, if the
             model is no diffusion model or has sources, or if there are files in `config.out`.
     """
-    if not isinstance(model, DiffusionLM) or model.config.has_sources:
+    if not isinstance(model, WordPredictor) or model.config.has_sources:
         raise UserError("train-classifier needs a diffusion model without sources")
     if Path(config.out).exists() and any(Path(config.out).iterdir()):
         raise UserError(f"--out: {config.out} has files already: choose another folder")
@@ -127,7 +127,7 @@ def train_classifier(
     return classifier
 
 
-def load_classifier(folder: str, model: DiffusionLM) -> TextClassifier:
+def load_classifier(folder: str, model: WordPredictor) -> TextClassifier:
     """Loads a classifier of this model's texts to the model's device.
 
     Raises:
@@ -149,7 +149,7 @@ def load_classifier(folder: str, model: DiffusionLM) -> TextClassifier:
     return classifier.to(model.device).eval()
 
 
-def _save(classifier: TextClassifier, model: DiffusionLM, config: ClassifierConfig) -> None:
+def _save(classifier: TextClassifier, model: WordPredictor, config: ClassifierConfig) -> None:
     """Writes model.safetensors and config.json."""
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def _save(classifier: TextClassifier, model: DiffusionLM, config: ClassifierConf
     atomic_write(folder / "config.json", json.dumps(options, indent=2, ensure_ascii=False) + "\n")
 
 
-def _fingerprint(model: DiffusionLM) -> str:
+def _fingerprint(model: WordPredictor) -> str:
     """A hash of the embeddings, which belong to one model."""
     weight = model.words.weight.detach().cpu().contiguous()
     return hashlib.sha256(weight.numpy().tobytes()).hexdigest()[:16]
@@ -167,7 +167,7 @@ def _fingerprint(model: DiffusionLM) -> str:
 
 @torch.no_grad()
 def _predicted(
-    model: DiffusionLM, tokens: Sequence[list[int]], index: Tensor, level: float | None = None
+    model: WordPredictor, tokens: Sequence[list[int]], index: Tensor, level: float | None = None
 ) -> tuple[Float[Tensor, "b l v"], Positions]:
     """The model's probabilities at noise levels of the training, or at one, and their mask."""
     batch = collate([np.array(each) for each in tokens], index.numpy())
@@ -185,7 +185,7 @@ def _predicted(
         return model.predict(NoisyText(x_t, levels, mask))[1].softmax(-1), mask
 
 
-def _read(tokenizer: Tokenizer, model: DiffusionLM, config: ClassifierConfig) -> LabelledTexts:
+def _read(tokenizer: Tokenizer, model: WordPredictor, config: ClassifierConfig) -> LabelledTexts:
     """Labelled texts that the model can have. The others are left out and counted."""
     data = config.data
     rows = open_dataset(data.train, (data.field,), "train", streaming=False)
@@ -213,7 +213,7 @@ def _read(tokenizer: Tokenizer, model: DiffusionLM, config: ClassifierConfig) ->
 @torch.no_grad()
 def _log_accuracy(
     classifier: TextClassifier,
-    model: DiffusionLM,
+    model: WordPredictor,
     tokens: Sequence[list[int]],
     labels: Int[Tensor, " n"],
 ) -> None:

@@ -1,12 +1,9 @@
-"""Options of a text run: data, tokenizer, model, training, and how its model is sampled.
-
-This module does not import torch, so that the command line starts quickly.
-"""
+"""Options of a text run and of its sampling. Importing this module does not import torch."""
 
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from textdiff.config import TrainConfig, check
+from textdiff.config import TrainConfig, check, check_choices
 from textdiff.text.control_config import ControlConfig
 
 SEPARATOR = "[SEP]"  # between source and target
@@ -221,6 +218,7 @@ class DecodingConfig(ControlConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choices(self)
         if self.temperature is not None:
             check_temperature("--temperature", self.temperature)
         if self.guidance_scale is not None:

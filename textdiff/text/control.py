@@ -13,8 +13,7 @@ from textdiff.text.classifier import TextClassifier, load_classifier
 from textdiff.text.constraints import constraints_of
 from textdiff.text.control_config import ControlConfig
 from textdiff.text.functional import source_positions
-from textdiff.text.model import DiffusionLM
-from textdiff.text.predictor import Guide
+from textdiff.text.predictor import Guide, WordPredictor
 from textdiff.text.requests import Request, TextModel
 from textdiff.text.tokenizer import special_ids
 
@@ -117,7 +116,7 @@ def _guided_control(control: Control, model: TextModel, options: ControlConfig) 
     """The control with the classifier that the options name, if any."""
     if options.classifier is None or options.label is None:
         return control
-    assert isinstance(model, DiffusionLM)
+    assert isinstance(model, WordPredictor)
     classifier = load_classifier(options.classifier, model)
     known = f"one of {', '.join(classifier.labels)}"
     check(options.label in classifier.labels, "--label", known, options.label)

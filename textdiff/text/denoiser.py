@@ -12,8 +12,7 @@ from textdiff.diffusion.automaton import Automaton
 from textdiff.diffusion.gaussian import Denoiser, Prediction, from_x0
 from textdiff.diffusion.wrappers import clamped, self_conditioned
 from textdiff.text.functional import project
-from textdiff.text.model import DiffusionLM
-from textdiff.text.predictor import Guide
+from textdiff.text.predictor import Guide, WordPredictor
 from textdiff.text.requests import Decoding
 from textdiff.text.transformer import NoisyText
 
@@ -21,7 +20,7 @@ Uniforms = Callable[[int], Float[Tensor, "b n"]]  # n uniform random numbers for
 
 
 def build_denoiser(
-    model: DiffusionLM,
+    model: WordPredictor,
     mask: Bool[Tensor, "b l"],
     banned: Bool[Tensor, "*#b v"],
     decoding: Decoding,
@@ -69,7 +68,7 @@ def _keep(kept: list[Tensor] | None, value: Callable[[], Tensor]) -> None:
 
 
 def _predict(
-    model: DiffusionLM,
+    model: WordPredictor,
     text: NoisyText,
     automaton: Automaton | None,
     guide: Guide | None,
@@ -96,7 +95,7 @@ def _controlled(
 
 
 def _nearest_embedding(
-    model: DiffusionLM, banned: Bool[Tensor, "*#b v"]
+    model: WordPredictor, banned: Bool[Tensor, "*#b v"]
 ) -> Callable[[Float[Tensor, "b l d"]], Float[Tensor, "b l d"]]:
     """Function that replaces vectors by the nearest embeddings of words that are not banned."""
 

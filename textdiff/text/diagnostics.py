@@ -11,7 +11,7 @@ from torch import Tensor
 from textdiff.diffusion.gaussian import diffuse
 from textdiff.prng import normal
 from textdiff.text.functional import cross_entropy, source_positions
-from textdiff.text.model import DiffusionLM
+from textdiff.text.predictor import WordPredictor
 from textdiff.text.transformer import NoisyText
 
 Sentence = tuple[int, ...]
@@ -19,7 +19,10 @@ Sentence = tuple[int, ...]
 
 @torch.no_grad()
 def context_gain(
-    model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], logsnrs: Sequence[float]
+    model: WordPredictor,
+    ids: Int[Tensor, "b l"],
+    mask: Bool[Tensor, "b l"],
+    logsnrs: Sequence[float],
 ) -> dict[float, float]:
     """Nats per word that the context saves at each log SNR.
 
@@ -37,7 +40,10 @@ def context_gain(
 
 @torch.no_grad()
 def token_recovery(
-    model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"], logsnrs: Sequence[float]
+    model: WordPredictor,
+    ids: Int[Tensor, "b l"],
+    mask: Bool[Tensor, "b l"],
+    logsnrs: Sequence[float],
 ) -> dict[float, float]:
     """Share of words that are the most likely prediction, at each log SNR."""
     shares = {}
@@ -82,7 +88,7 @@ def sanity_warnings(
 
 
 def _predict(
-    model: DiffusionLM, ids: Tensor, mask: Tensor, value: float
+    model: WordPredictor, ids: Tensor, mask: Tensor, value: float
 ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b l"], Float[Tensor, "b l v"]]:
     """Noisy embeddings at one log SNR, the log SNR of each word, and the model's logits.
 

@@ -29,7 +29,7 @@ from textdiff.text.config import DecodingConfig
 from textdiff.text.control import allowed_rows
 from textdiff.text.functional import cross_entropy
 from textdiff.text.lengths import writes_documents
-from textdiff.text.model import DiffusionLM
+from textdiff.text.predictor import WordPredictor
 from textdiff.text.requests import TextModel, infill_request, joined
 from textdiff.text.sequence_likelihood import ROWS, padded
 from textdiff.text.tokenizer import MASK, encode
@@ -102,7 +102,7 @@ def choose_lengths(
 
 
 def _possible_texts(
-    model: DiffusionLM, tokenizer: Tokenizer, texts: list[str], decoding: DecodingConfig
+    model: WordPredictor, tokenizer: Tokenizer, texts: list[str], decoding: DecodingConfig
 ) -> dict[str, list[int]]:
     """Tokens of the texts that fit into the model and its constraints, or into the model."""
     sequences = [each.ids for each in tokenizer.encode_batch(texts, add_special_tokens=False)]
@@ -119,7 +119,10 @@ def _possible_texts(
 
 @torch.no_grad()
 def placement_nats(
-    model: DiffusionLM, sequences: list[list[int]], mask_id: int | None, precision: Precision = "no"
+    model: WordPredictor,
+    sequences: list[list[int]],
+    mask_id: int | None,
+    precision: Precision = "no",
 ) -> Float[Tensor, " n"]:
     """-log p(length, given words at their places) of each sequence in nats, in float64.
 
@@ -156,7 +159,7 @@ def _states(given: Bool[Tensor, "n l"]) -> Iterator[tuple[int, Tensor, Tensor]]:
 
 
 def _next_word_nats(
-    model: DiffusionLM, ids: Tensor, mask: Tensor, clean: Bool[Tensor, "b l"]
+    model: WordPredictor, ids: Tensor, mask: Tensor, clean: Bool[Tensor, "b l"]
 ) -> Float[Tensor, "b l"]:
     """Cross-entropy of each word, while only some words are clean and the rest is pure noise."""
     ids, mask, clean = (each.to(model.device) for each in (ids, mask, clean))

@@ -1,11 +1,10 @@
 """Texts and options that a user gives to a task."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from textdiff.config import SamplingConfig, UserError, check
+from textdiff.options import from_arguments
 from textdiff.text.config import DecodingConfig
 from textdiff.text.free_lengths import ANY_NUMBER
 from textdiff.text.tokenizer import MASK
@@ -86,10 +85,5 @@ def candidates(n: int, rank: int | None) -> int:
 def sampling_options(n: int, options: dict[str, Any]) -> tuple[SamplingConfig, DecodingConfig]:
     """The options of sampling and of decoding. Raises TypeError if there are others."""
     check(1 <= n <= 10**7, "--n", "between 1 and 10,000,000", n)
-    names = [{field.name for field in fields(kind)} for kind in (SamplingConfig, DecodingConfig)]
-    for name in options.keys() - names[0] - names[1]:
-        nearest = get_close_matches(name, [*names[0], *names[1]], n=1)
-        hint = f": did you mean {nearest[0]}?" if nearest else ""
-        raise TypeError(f"unexpected argument {name}{hint}")
-    sampling, decoding = ({k: v for k, v in options.items() if k in each} for each in names)
-    return SamplingConfig(**sampling), DecodingConfig(**decoding)
+    sampling, decoding = from_arguments(options, SamplingConfig, DecodingConfig)
+    return sampling, decoding

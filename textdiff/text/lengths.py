@@ -8,10 +8,10 @@ from textdiff.config import UserError
 from textdiff.prng import sample_keys, uniform
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.functional import source_positions
-from textdiff.text.model import DiffusionLM
+from textdiff.text.predictor import WordPredictor
 
 
-def writes_documents(model: DiffusionLM | Autoregressive) -> bool:
+def writes_documents(model: WordPredictor | Autoregressive) -> bool:
     """Whether the model can write texts longer than its sequences, window by window.
 
     It must have learned to continue given words, in training text without ends (`data.pack`).
@@ -22,7 +22,7 @@ def writes_documents(model: DiffusionLM | Autoregressive) -> bool:
 
 
 def sequence_lengths(
-    model: DiffusionLM | Autoregressive,
+    model: WordPredictor | Autoregressive,
     n: int,
     seed: int,
     length: int | None,
@@ -74,7 +74,7 @@ def draw_lengths(
     return torch.searchsorted(weight.cumsum(0), drawn)
 
 
-def given_positions(model: DiffusionLM, ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+def given_positions(model: WordPredictor, ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
     """True at the words of sources and at separators, which a model of pairs does not code.
 
     Raises:
@@ -88,7 +88,7 @@ def given_positions(model: DiffusionLM, ids: Int[Tensor, "b l"]) -> Bool[Tensor,
 
 
 def length_nats(
-    model: DiffusionLM, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]
+    model: WordPredictor, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]
 ) -> Float[Tensor, " b"]:
     """-log p(length): frequencies in the training text, smoothed so that none is zero.
 

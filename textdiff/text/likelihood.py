@@ -20,14 +20,14 @@ from textdiff.diffusion.schedules import Schedule
 from textdiff.prng import Noise, likelihood_noise, normal, stratified_offsets
 from textdiff.text.functional import cross_entropy, project
 from textdiff.text.lengths import given_positions, length_nats
-from textdiff.text.model import DiffusionLM
 from textdiff.text.orders import order_path
+from textdiff.text.predictor import WordPredictor
 from textdiff.text.transformer import NoisyText
 
 
 @torch.no_grad()
 def word_nats(
-    model: DiffusionLM,
+    model: WordPredictor,
     ids: Int[Tensor, "b l"],
     mask: Bool[Tensor, "b l"],
     key: Int[Tensor, " b"],
@@ -66,7 +66,7 @@ def word_nats(
 
 
 def negative_elbo(
-    model: DiffusionLM,
+    model: WordPredictor,
     ids: Int[Tensor, "b l"],
     mask: Bool[Tensor, "b l"],
     key: Int[Tensor, " b"],
@@ -85,7 +85,7 @@ def negative_elbo(
 
 
 def ode_negative_elbo(
-    model: DiffusionLM,
+    model: WordPredictor,
     ids: Int[Tensor, "b l"],
     mask: Bool[Tensor, "b l"],
     key: Int[Tensor, " b"],
@@ -117,7 +117,7 @@ def ode_negative_elbo(
     return words.sum(1) + length_nats(model, ids, mask)
 
 
-def _schedule(model: DiffusionLM) -> Schedule:
+def _schedule(model: WordPredictor) -> Schedule:
     """A schedule whose log SNR has a logistic distribution around that at which words are decided.
 
     There the signal's share of the norm, d exp(log SNR), is about 12. The bound of parallel and
@@ -129,7 +129,7 @@ def _schedule(model: DiffusionLM) -> Schedule:
     return lambda t: center - (clean + (noisy - clean) * t).logit()
 
 
-def _predict(model: DiffusionLM, text: NoisyText) -> tuple[Prediction, Float[Tensor, "b l v"]]:
+def _predict(model: WordPredictor, text: NoisyText) -> tuple[Prediction, Float[Tensor, "b l v"]]:
     """The model's prediction and logits; with self-conditioning, the model is called twice."""
     found = model.predict(text)
     if model.config.self_cond_prob:
@@ -137,7 +137,7 @@ def _predict(model: DiffusionLM, text: NoisyText) -> tuple[Prediction, Float[Ten
     return found
 
 
-def _denoiser(model: DiffusionLM, mask: Tensor) -> Denoiser:
+def _denoiser(model: WordPredictor, mask: Tensor) -> Denoiser:
     def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
         prediction, _ = _predict(model, NoisyText(x_t, logsnr, mask))
         return from_x0(x_t, prediction.x0, logsnr)
@@ -159,7 +159,7 @@ def _with_sources(
 
 
 def _path_nats(
-    model: DiffusionLM, ids: Tensor, mask: Tensor, path: Path, key: Tensor, steps: int, draws: int
+    model: WordPredictor, ids: Tensor, mask: Tensor, path: Path, key: Tensor, steps: int, draws: int
 ) -> Float[Tensor, "b l"]:
     """The bound from random draws along a path."""
     x0, offsets = model.words.embeddings[ids], stratified_offsets(key, draws)
@@ -180,7 +180,7 @@ def _path_nats(
 
 
 def _chain_rule_nats(
-    model: DiffusionLM, ids: Tensor, mask: Tensor, path: Path, noise: Noise
+    model: WordPredictor, ids: Tensor, mask: Tensor, path: Path, noise: Noise
 ) -> Float[Tensor, "b l"]:
     """-log p(word | words before it in the order) of each word, at the start of its own path.
 
@@ -197,7 +197,7 @@ def _chain_rule_nats(
     return nats
 
 
-def _markov_denoiser(model: DiffusionLM, mask: Tensor) -> Denoiser:
+def _markov_denoiser(model: WordPredictor, mask: Tensor) -> Denoiser:
     """Bayes' rule under the Markov prior, without the network."""
 
     def denoise(x_t: Tensor, logsnr: Tensor) -> Prediction:
@@ -209,7 +209,7 @@ def _markov_denoiser(model: DiffusionLM, mask: Tensor) -> Denoiser:
 
 
 def _markov_nats(
-    model: DiffusionLM, ids: Tensor, mask: Tensor, eps: Tensor, end: float
+    model: WordPredictor, ids: Tensor, mask: Tensor, eps: Tensor, end: float
 ) -> Float[Tensor, " b"]:
     """-log p(words | x at one end) under the Markov prior.
 
@@ -226,7 +226,7 @@ def _markov_nats(
 
 @torch.no_grad()
 def _rounding_nats(
-    model: DiffusionLM, ids: Tensor, mask: Tensor, eps: Tensor
+    model: WordPredictor, ids: Tensor, mask: Tensor, eps: Tensor
 ) -> Float[Tensor, "b l"]:
     """-log p(word | x at the clean end) of each word."""
     logsnr = torch.full((len(ids),), model.logsnr_range[1], device=ids.device)

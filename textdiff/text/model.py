@@ -1,7 +1,7 @@
 """DiffusionLM: Gaussian noise on word embeddings, a transformer that removes it, and rounding.
 
 `forward` returns the loss terms of a training step; the network and its predictions are in
-`predictor`. Losses are float32, also under autocast.
+`predictor`, `generate` is in `generation`. Losses are float32, also under autocast.
 """
 
 import torch
@@ -23,18 +23,18 @@ from textdiff.text.corruption import (
     sample_logsnr,
 )
 from textdiff.text.functional import project, source_positions
+from textdiff.text.generation import GenerativePredictor
 from textdiff.text.markov_prior import Evidence, PairStatistics
 from textdiff.text.model_config import DiffusionLMConfig
 from textdiff.text.objective import word_losses
-from textdiff.text.predictor import WordPredictor
 from textdiff.text.transformer import Keys, NoisyText, Positions, Vectors
 
 Tokens = Int[Tensor, "b l"]
 Scalar = Float[Tensor, ""]
 
 
-class DiffusionLM(WordPredictor):
-    """The diffusion language model: a `WordPredictor` with its training losses."""
+class DiffusionLM(GenerativePredictor):
+    """The diffusion language model: a `GenerativePredictor` with its training losses."""
 
     @property
     def compiled_parts(self) -> list[nn.Module]:

@@ -5,8 +5,9 @@ from functools import partial
 
 from textdiff.config import UserError
 from textdiff.sampling import collect
+from textdiff.text.hub import load_model
 from textdiff.text.inputs import checked_texts, for_each
-from textdiff.text.sampling import generate, load_model
+from textdiff.text.sampling import generate
 from textdiff.text.sequence_likelihood import TextLikelihood, encode_whole, text_likelihood
 from textdiff.text.task import Task, TextOutput
 from textdiff.text.tasks import TextTasks

@@ -16,10 +16,10 @@ from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DecodingConfig
 from textdiff.text.control_config import ControlConfig
 from textdiff.text.lengths import sequence_lengths, writes_documents
-from textdiff.text.model import DiffusionLM
+from textdiff.text.predictor import WordPredictor
 from textdiff.text.tokenizer import MASK
 
-TextModel = DiffusionLM | Autoregressive
+TextModel = WordPredictor | Autoregressive
 
 
 @dataclass(frozen=True)

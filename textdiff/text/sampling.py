@@ -16,7 +16,6 @@ from textdiff.config import SamplingConfig, UserError
 from textdiff.diffusion.samplers import LogSNRs, Noise
 from textdiff.diffusion.schedules import Schedule
 from textdiff.distributed import SINGLE_PROCESS, ProcessInfo
-from textdiff.hub import load_pretrained
 from textdiff.prng import noise_generator, sample_keys, uniform_generator
 from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_precision
 from textdiff.text.autoregressive import Autoregressive
@@ -24,32 +23,14 @@ from textdiff.text.control import Control, control_of
 from textdiff.text.denoiser import Uniforms, build_denoiser
 from textdiff.text.documents import windowed
 from textdiff.text.functional import source_words
-from textdiff.text.model import DiffusionLM
 from textdiff.text.orders import order_path
+from textdiff.text.predictor import WordPredictor
 from textdiff.text.requests import Request, TextModel
-from textdiff.text.tokenizer import load_tokenizer
 
 COLDEST = 0.2  # temperature below which the pair table to the power 1 / temperature underflows
 POOL = 16  # batches that are sorted by length together; more would delay the first results
 
 
-def load_model(name: str) -> tuple[TextModel, Tokenizer]:
-    """Loads a model, on this process's device, and its tokenizer.
-
-    Args:
-        name: A run folder, its model/ folder, or a model on the Hugging Face hub.
-    """
-    kinds: tuple[type[TextModel], ...] = (DiffusionLM, Autoregressive)
-    model, source = load_pretrained(name, kinds, ("config.json", "tokenizer.json"))
-    tokenizer = load_tokenizer(source)
-    expected, found = model.config.vocab_size, tokenizer.get_vocab_size()
-    if expected != found:
-        tokens = f"a model of {expected} tokens, but its tokenizer.json has {found}"
-        raise UserError(f"{name} is {tokens}")
-    return model, tokenizer
-
-
-@torch.no_grad()
 def generate(
     model: TextModel,
     tokenizer: Tokenizer,
@@ -67,6 +48,19 @@ def generate(
         probabilities: Whether batches of a diffusion model have the probabilities of their tokens.
     """
     control = control_of(model, tokenizer, request)
+    return sample_batches(model, control, request, config, process, probabilities)
+
+
+@torch.no_grad()
+def sample_batches(
+    model: TextModel,
+    control: Control,
+    request: Request,
+    config: SamplingConfig,
+    process: ProcessInfo = SINGLE_PROCESS,
+    probabilities: bool = False,
+) -> Iterator[SampleBatch[list[int]]]:
+    """`generate` with a control that was made before, which needs no tokenizer."""
     batches = islice(_batches(model, request, config), process.rank, None, process.world)
     if isinstance(model, Autoregressive):
         yield from _generate_left_to_right(model, control.banned, request, config, batches)
@@ -102,7 +96,7 @@ class _TextStep:
 
 
 def _reverse(
-    model: DiffusionLM,
+    model: WordPredictor,
     precision: str,
     sampler: str,
     with_probabilities: bool,
@@ -132,7 +126,7 @@ def _reverse(
         yield _TextStep(step.index, words, certain, final.cumprod(1).sum(1))
 
 
-def _dropped(model: DiffusionLM, request: Request) -> Bool[Tensor, "b l"] | None:
+def _dropped(model: WordPredictor, request: Request) -> Bool[Tensor, "b l"] | None:
     """Words that the unconditional model of guidance does not see; None without such a model."""
     if not model.config.drops_sources:
         return None
@@ -154,7 +148,7 @@ def _log_snrs(schedule: Schedule, request: Request, steps: int, keys: Int[Tensor
     return path.grid(math.ceil(steps * strength)).unique_consecutive(dim=0)
 
 
-def _draws_jointly(model: DiffusionLM, request: Request, config: SamplingConfig) -> bool:
+def _draws_jointly(model: WordPredictor, request: Request, config: SamplingConfig) -> bool:
     """Whether steps draw whole sentences. Raises UserError if they should, and cannot."""
     decoding, sampler = request.decoding, config.sampler
     if decoding.x0 == "joint" and sampler != "ddpm":

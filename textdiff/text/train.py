@@ -31,6 +31,7 @@ from textdiff.text.dataset import (
 )
 from textdiff.text.diagnostics import context_gain, sanity_warnings
 from textdiff.text.embedding_init import spectral_embedding
+from textdiff.text.generation_config import DiffusionGenerationConfig
 from textdiff.text.markov_prior import pair_statistics
 from textdiff.text.model import DiffusionLM, DiffusionLMConfig
 from textdiff.text.preparation import prepare_data
@@ -110,6 +111,7 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
         pairs = pair_statistics(corpus, vocab_size, ends=ends, most=most)
         options["prior_pairs"] = len(pairs.values)
     model = DiffusionLM(DiffusionLMConfig(**options))
+    model.generation_config = DiffusionGenerationConfig.of_tokenizer(tokenizer)
     tokens = np.zeros(model.config.vocab_size, np.int64)
     lengths = np.zeros(model.config.length + 1, np.int64)
     for piece in corpus.pieces():

@@ -1,0 +1,1 @@
+from image.pipeline import ImageDiffusion as ImageDiffusion
