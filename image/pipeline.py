@@ -64,6 +64,25 @@ class ImageDiffusion(ImageTasks[ImageOutput]):
     """A trained image model: sample, edit, inpaint, interpolate.
 
     The same seed gives the same images, whatever the batch size is.
+
+    Examples:
+        >>> from PIL import Image
+        >>> pipe = ImageDiffusion.from_pretrained("runs/digits")
+        >>> sampled = pipe.sample(3, steps=8, seed=1, label="7", guidance_scale=2.0)
+        >>> picture = sampled.images[0]
+        >>> picture.mode, picture.size, tuple(sampled.pixels.shape)
+        ('L', (8, 8), (3, 1, 8, 8))
+        >>> pipe.edit(picture, strength=0.0).images == [picture]
+        True
+        >>> mask = Image.new("1", picture.size)
+        >>> mask.paste(1, (4, 0, 8, 8))  # white where the picture is filled
+        >>> filled = pipe.inpaint(picture, mask, n=2, steps=8)
+        >>> bool((filled.pixels == sampled.pixels[0])[:, :, :, :4].all())
+        True
+        >>> len(pipe.interpolate(picture, sampled.images[1], n=5, steps=8).images)
+        5
+        >>> [step.step for step in pipe.stream.sample(1, steps=4)]
+        [1, 2, 3, 4]
     """
 
     @classmethod
@@ -104,6 +123,11 @@ class ImageDiffusion(ImageTasks[ImageOutput]):
 
         Raises:
             UserError: If an image does not have the shape of the model's, or a label is unknown.
+
+        Examples:
+            >>> pipe = ImageDiffusion.from_pretrained("runs/digits")
+            >>> len(pipe.log_likelihood(pipe.sample(2, label="7").images, label="7").nats)
+            2
         """
         check(draws >= 1, "draws", "at least 1", draws)
         batch: Any = images

@@ -57,6 +57,18 @@ class GenerativePredictor(WordPredictor):
 
     Attributes:
         generation_config: Default options of `generate`, saved and loaded with the model.
+
+    Examples:
+        >>> from transformers import AutoModel, AutoTokenizer
+        >>> import textdiff.text.model
+        >>> model = AutoModel.from_pretrained("runs/text/model")
+        >>> tokenizer = AutoTokenizer.from_pretrained("runs/text/model")
+        >>> prompts = tokenizer(["the king", "a"], padding=True, return_tensors="pt")
+        >>> ids = model.generate(**prompts, max_new_tokens=4, num_return_sequences=2)
+        >>> ids.shape
+        torch.Size([4, 6])
+        >>> tokenizer.batch_decode(ids, skip_special_tokens=True)[0].startswith("the king")
+        True
     """
 
     generation_config_class = DiffusionGenerationConfig

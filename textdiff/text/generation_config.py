@@ -47,6 +47,14 @@ class DiffusionGenerationConfig(GenerationConfig):
     Raises:
         TypeError: If an argument is unknown. The message names the nearest.
         UserError: If a value is impossible.
+
+    Examples:
+        >>> quick = DiffusionGenerationConfig(max_denoising_steps=8, sampler="dpm_solver")
+        >>> quick.over(DiffusionGenerationConfig(sampler="ddpm", seed=1)).to_diff_dict()["sampler"]
+        'dpm_solver'
+        >>> DiffusionGenerationConfig(num_inference_steps=8)
+        Traceback (most recent call last):
+        TypeError: unexpected argument num_inference_steps: did you mean max_denoising_steps?
     """
 
     max_new_tokens: int | None

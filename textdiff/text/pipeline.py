@@ -29,6 +29,20 @@ class TextDiffusion(TextTasks[TextOutput]):
     """A trained text model: sample, rewrite, infill, complete, generate.
 
     The same seed gives the same texts, whatever the batch size is.
+
+    Examples:
+        >>> pipe = TextDiffusion.from_pretrained("runs/text")
+        >>> len(pipe.sample(3, steps=8, seed=1).texts)
+        3
+        >>> pipe.rewrite("the king sees a dog .", strength=0.0).texts
+        ['the king sees a dog .']
+        >>> filled = pipe.infill("the [MASK] sees a dog .", n=2, steps=8)
+        >>> [text.endswith(" sees a dog .") for text in filled.texts]
+        [True, True]
+        >>> pipe.complete("the king", steps=8).texts[0].startswith("the king")
+        True
+        >>> [step.step for step in pipe.stream.sample(1, steps=4)]
+        [1, 2, 3, 4]
     """
 
     @classmethod
@@ -64,6 +78,11 @@ class TextDiffusion(TextTasks[TextOutput]):
         Raises:
             UserError: If a text is empty or longer than the model's sequences, or the model has
                 sources.
+
+        Examples:
+            >>> pipe = TextDiffusion.from_pretrained("runs/text")
+            >>> pipe.log_likelihood(["the king sees a dog .", "a dog ."], draws=4).tokens
+            [6, 3]
         """
         found = for_each(checked_texts(texts), partial(encode_whole, self.model, self.tokenizer))
         return text_likelihood(self.model, found, draws, seed)
