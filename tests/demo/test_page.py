@@ -163,7 +163,8 @@ def test_unfinished_default_model_is_trained_on(tmp_path, monkeypatch):
     )
     train(replace(begun, train=replace(begun.train, steps=2)))
     path = tmp_path / "runs/demo/config.yaml"
-    path.write_text(path.read_text().replace("  steps: 2", "  steps: 4"))
+    options = path.read_text(encoding="utf-8").replace("  steps: 2", "  steps: 4")
+    path.write_text(options, encoding="utf-8")
     assert default_model.default_model() == "runs/demo"
     assert steps_done(tmp_path / "runs/demo/state") == 4
     monkeypatch.setattr(default_model, "open_run_dir", None)  # not called

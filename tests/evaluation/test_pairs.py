@@ -195,5 +195,5 @@ def test_options_of_other_models_are_refused(
 
 
 def test_candidates_need_a_model_of_pairs(run: str) -> None:
-    with pytest.raises(UserError, match=r"--mbr must be 1 without data\.source"):
+    with pytest.raises(UserError, match=r"--mbr must be left out without data\.source"):
         evaluate(run, EvaluationConfig(mbr=2))

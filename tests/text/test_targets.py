@@ -17,10 +17,8 @@ from textdiff.text.functional import source_words
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import joined
 from textdiff.text.sampling import generate
-from textdiff.text.selection import most_like_others
 from textdiff.text.sources import open_texts
 from textdiff.text.targets import target_request, target_statistics
-from textdiff.text.task import Result
 from textdiff.text.tokenizer import encode
 from textdiff.text.train import build_model
 
@@ -206,23 +204,6 @@ def test_outputs_are_targets_alone(pipe):
         assert ids.count(pipe.model.config.separator) == 1
 
 
-def test_minimum_bayes_risk_chooses_among_candidates(pipe):
-    every = pipe.generate(SOURCES[0], n=6, steps=2, seed=4)
-    chosen = pipe.generate(SOURCES[0], n=2, mbr=3, steps=2, seed=4)
-    assert chosen.rows[0] < 3 <= chosen.rows[1]
-    assert chosen.texts == [every.texts[row] for row in chosen.rows]
-
-
-def test_the_text_most_like_the_others_wins():
-    texts = ["a b c d e", "a b c d f", "x y z u v", "q", "m n o p", "m n o p"]
-    candidates = [Result(text, [], row) for row, text in enumerate(texts)]
-    select = most_like_others(3)
-    assert select.size == 3
-    assert [each.row for each in select.choose(candidates[:3])] == [0]
-    assert [each.row for each in select.choose(candidates[3:])] == [4]
-    assert most_like_others(1) is None
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -231,6 +212,7 @@ def test_the_text_most_like_the_others_wins():
         (lambda pipe: pipe.generate(" ".join(["king"] * 19)), "the source has 19 tokens, at most"),
         (lambda pipe: pipe.generate("the", length=19), "--length must be between 1 and 18"),
         (lambda pipe: pipe.generate("the", mbr=0), "--mbr must be at least 1"),
+        (lambda pipe: pipe.generate("the", mbr=2, rank=2), "--mbr must be left out with --rank"),
         (lambda pipe: pipe.generate(["the", "king " * 19]), r"^--source \(number 2\): the source"),
         (lambda pipe: pipe.stream.generate("the", mbr=2), "mbr must be left out of stream"),
         (lambda pipe: pipe.log_likelihood("the king"), "needs a model without sources"),

@@ -61,7 +61,7 @@ def generate(options: Namespace) -> None:
         "given, or --source_file (one source per line), and not both",
         options.source,
     )
-    settings = {"length": options.length, "mbr": options.mbr, "n": options.n}
+    settings = {name: options[name] for name in ("length", "mbr", "rank", "n")}
     settings |= _generation(options)
     if options.source_file is None:
         return _tasks(options).generate(_typed(options.source), **settings)

@@ -82,6 +82,7 @@ def add_generate(parser: OptionParser) -> None:
     parser.add_argument("--length", type=int | None, help=help_)
     help_ = "Candidates for each target; the one that agrees best with the others is printed."
     parser.add_argument("--mbr", type=int, default=1, help=help_)
+    _add_rank(parser)
 
 
 def add_train_classifier(parser: OptionParser) -> None:

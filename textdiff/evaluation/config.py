@@ -31,6 +31,7 @@ class EvaluationConfig:
             parallel. If null, 1.
         mbr: Candidates for each target of a model of pairs. The one that agrees best with the
             others is evaluated. Baselines have as many, except greedy ones.
+        rank: The same with the candidate of the fewest nats per token.
         precision: Precision of the network in sampling: auto, bf16 or no (float32). Likelihoods are
             always computed in float32.
         seed: Seed of the samples.
@@ -64,6 +65,7 @@ class EvaluationConfig:
     order: Literal["parallel", "left-to-right", "right-to-left", "random"] = "parallel"
     window: int | None = None
     mbr: int = 1
+    rank: int | None = None
     precision: Precision = "auto"
     seed: int = 0
     baselines: list[str] | None = None
@@ -81,6 +83,7 @@ class EvaluationConfig:
         for name, least in at_least.items():
             value = getattr(self, name)
             check(value >= least, f"--{name}", f"at least {least}", value)
+        check(self.mbr == 1 or not self.rank, "--mbr", "left out with --rank", self.mbr)
         check(not Path(self.out or ".").is_file(), "--out", "a folder", self.out)
         check(bool(self.step_counts), "--steps", "at least 1", self.steps)
         self.decoding  # noqa: B018 -- checks these options
@@ -102,7 +105,9 @@ class EvaluationConfig:
             UserError: If these options do not suit the model.
         """
         if not has_sources:
-            check(self.mbr == 1, "--mbr", "1 without data.source in the evaluated run", self.mbr)
+            rule = "left out without data.source in the evaluated run"
+            check(self.mbr == 1, "--mbr", rule, self.mbr)
+            check(self.rank is None, "--rank", rule, self.rank)
             return ["bigram", "shuffled"] if self.baselines is None else self.baselines
         for name in ("reference_lm", "reference_minutes", "mauve"):
             if getattr(self, name):

@@ -25,9 +25,10 @@ from textdiff.sampling import collect, sampling_precision, with_progress
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import TextConfig
 from textdiff.text.dataset import examples
+from textdiff.text.inputs import candidates
 from textdiff.text.requests import TextModel, joined, resolve_decoding
 from textdiff.text.sampling import generate
-from textdiff.text.selection import most_like_others
+from textdiff.text.selection import most_like_others, ranking
 from textdiff.text.sources import open_texts
 from textdiff.text.targets import target_request
 from textdiff.text.task import Task
@@ -104,7 +105,7 @@ def _baseline_rows(
 ) -> Iterator[TargetRow]:
     """Samples and greedy targets of the autoregressive baseline."""
     usual = options.with_usual_decoding()
-    greedy = replace(usual, temperature=GREEDY, mbr=1)
+    greedy = replace(usual, temperature=GREEDY, mbr=1, rank=None)
     for name in options.baselines or []:
         own = autoregressive_config(config)
         model = train_baseline(name, own, evaluator.tokenizer, folder, seconds)
@@ -122,7 +123,7 @@ def _targets(
     scores: Scores,
 ) -> TargetRow:
     """A row of generated targets."""
-    tokenizer, many = evaluator.tokenizer, options.mbr
+    tokenizer, many = evaluator.tokenizer, candidates(options.mbr, options.rank)
     given, sampling = [*map(list, evaluator.encode([*evaluator.pairs]))], options.sampling(steps)
     requests = [
         target_request(model, ids, many, options.seed, None, options.decoding, number * many)
@@ -132,7 +133,9 @@ def _targets(
     def decode(row: int, ids: list[int]) -> str:
         return tokenizer.decode(ids[len(given[row // many]) + 1 :])
 
-    task = Task(joined(requests), decode, sampling, most_like_others(many))
+    request = joined(requests)
+    select = ranking(model, request, 1, options.rank, sampling) or most_like_others(many)
+    task = Task(request, decode, sampling, select)
     start, count = time.perf_counter(), -(-len(given) * many // sampling.batch_size)
     batches = generate(model, tokenizer, task.request, sampling)
     output = task.output(collect(with_progress(batches, count, label=f"sampling {label}")))

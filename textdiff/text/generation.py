@@ -194,14 +194,15 @@ class GenerativePredictor(WordPredictor):
             self._check_count(count, 0)
             return sample_request(self, n, seed, count, decoding), [0] * n
 
-        def request_of(ids: list[int]) -> Request:
+        def request_of(numbered: tuple[int, list[int]]) -> Request:
+            i, ids = numbered
             self._check_count(count, len(ids) + sources)
             if sources:
-                return target_request(self, ids, n, seed, count, decoding)
+                return target_request(self, ids, n, seed, count, decoding, i * n)
             length = count and count + len(ids)
-            return continue_request(self, ids, n, seed, length, decoding)
+            return continue_request(self, ids, n, seed, length, decoding, i * n)
 
-        request = joined(for_each(prompts, request_of, "input_ids"))
+        request = joined(for_each(enumerate(prompts), request_of, "input_ids"))
         return request, [len(ids) + sources for ids in prompts for _ in range(n)]
 
     def _check_count(self, count: int | None, before: int) -> None:

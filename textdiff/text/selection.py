@@ -16,8 +16,8 @@ def ranking(
 ) -> Selection | None:
     """Selection of the n most probable of `n * rank` candidates, best first; None without `rank`.
 
-    Candidates are compared by nats per token. A text that repeats a better one comes after all
-    different ones.
+    Candidates are compared by nats per token: per token of the target in a model of pairs. A text
+    that repeats a better one comes after all different ones.
 
     Raises:
         UserError: If texts to be ranked are longer than the model's sequences.
@@ -26,13 +26,16 @@ def ranking(
         return None
     longest, length = model.config.length, request.mask.shape[1]
     check(length <= longest, "--rank", f"left out for texts longer than {longest} tokens", length)
-    key = sample_keys(sampling.seed, 1)[0]
+    key, separator = sample_keys(sampling.seed, 1)[0], model.config.separator
+
+    def coded(ids: list[int]) -> int:
+        return len(ids) - (ids.index(separator) + 1 if model.config.has_sources else 0)
 
     def choose(candidates: list[Result]) -> list[Result]:
         sequences = [each.ids for each in candidates]
         nats = sequence_nats(model, sequences, key, precision=sampling.precision).tolist()
         scored = [
-            replace(each, score=of_text / len(each.ids))
+            replace(each, score=of_text / coded(each.ids))
             for each, of_text in zip(candidates, nats, strict=True)
         ]
         return best(scored, n)

@@ -197,6 +197,7 @@ class TextTasks(ABC, Generic[R]):
         n: int = 1,
         length: int | None = None,
         mbr: int = 1,
+        rank: int | None = None,
         **options: Any,
     ) -> R:
         """Generates n targets of each source, with a model that was trained on pairs.
@@ -205,10 +206,13 @@ class TextTasks(ABC, Generic[R]):
             length: Tokens of each target. If None, drawn from the lengths of the training text.
             mbr: Candidates for each target. The one that agrees best with the others is chosen:
                 minimum Bayes risk with BLEU (Kumar & Byrne, 2004).
+            rank: Candidates for each target, if those of a source are ranked.
         """
         check(mbr >= 1, "--mbr", "at least 1", mbr)
-        sampling, decoding = sampling_options(n * mbr, options)
-        texts, many, seed = checked_texts(source, "--source"), n * mbr, sampling.seed
+        check(mbr == 1 or rank is None, "--mbr", "left out with --rank", mbr)
+        many = candidates(n * mbr, rank)
+        sampling, decoding = sampling_options(many, options)
+        texts, seed = checked_texts(source, "--source"), sampling.seed
         given = [encode(self.tokenizer, each) for each in texts]
 
         def request_of(numbered: tuple[int, list[int]]) -> Request:
@@ -219,7 +223,8 @@ class TextTasks(ABC, Generic[R]):
             return self.tokenizer.decode(ids[len(given[row // many]) + 1 :])
 
         request = joined(for_each(enumerate(given), request_of, "--source"))
-        return self._run(Task(request, decode, sampling, most_like_others(mbr), _sources(texts)))
+        select = ranking(self.model, request, n, rank, sampling) or most_like_others(mbr)
+        return self._run(Task(request, decode, sampling, select, _sources(texts)))
 
 
 def _sources(texts: list[str]) -> list[dict[str, str]]:
