@@ -211,6 +211,7 @@ def test_unknown_arguments_name_the_nearest(generator, options, message):
         ([[5]], {"attention_mask": torch.ones(1, 2)}, r"attention_mask must be \(1, 1\)"),
         ([[5, 6]], {"max_new_tokens": 19}, "max_new_tokens must be between 1 and 18 after 2"),
         ([[5] * 30], {}, "leaves no room"),
+        (None, {"attention_mask": torch.ones(1, 2)}, "given together with input_ids"),
         (None, {"suppress_tokens": [10**6]}, "suppress_tokens must be below"),
         (None, {"max_new_tokens": 0}, "max_new_tokens must be a whole number from 1"),
         (None, {"order": "random", "window": 99}, "--window must be at most"),
