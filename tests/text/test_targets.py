@@ -27,7 +27,7 @@ SOURCES = [" ".join(reversed(text.split()[:3])) for text in TARGETS]
 
 
 def pairs_model(family, tokenizer, corpus):
-    shape = {"width": 32, "heads": 2, "depth": 1}
+    shape = {"width": 32, "heads": 2, "depth": 1, "source_drop_prob": 0.1}
     data = DataConfig(source="from", target="to", length=20)
     config = TextConfig(model=ModelConfig(family=family, **shape), data=data)
     model = build_model(config, tokenizer, corpus)

@@ -90,8 +90,8 @@ class ModelConfig:
         family: diffusion, or the autoregressive baseline (GPT-2), which uses only width, depth,
             heads and dropout.
         objective: Training objective. ce: cross-entropy of the words, with x0 = softmax(logits) E.
-            x0: squared error of x0 plus the rounding cross-entropy (Diffusion-LM). eps: squared
-            error of the noise (DDPM) plus the rounding cross-entropy.
+            x0: squared error of x0 (Diffusion-LM). eps: squared error of the noise (DDPM). To both
+            the rounding cross-entropy is added.
         schedule: Noise schedule. adaptive is fitted to the loss in training, the others are fixed.
         logsnr_min: Log SNR at the noisy end.
         logsnr_max: Log SNR at the clean end.
@@ -115,7 +115,8 @@ class ModelConfig:
             infilling and continuing.
         stagger_prob: Probability that the words of a training example lose their noise one after
             another, which trains sampling in another order than all together. 0 trains none.
-        source_drop_prob: Probability that an example of pairs has no source, which trains guidance.
+        source_drop_prob: Probability that an example of pairs has no source, which trains guidance
+            towards the source. 0 trains none.
         uniform_logsnr_prob: Probability that a training example gets a log SNR uniform over the
             whole range instead of one from the adaptive schedule.
         prior_warmup: Start and end of the warm-up of the prior's posterior in the logits, as shares
@@ -144,7 +145,7 @@ class ModelConfig:
     self_cond_start: float = 0.5
     infill_prob: float = 0.25
     stagger_prob: float = 0.1
-    source_drop_prob: float = 0.1
+    source_drop_prob: float = 0.0
     uniform_logsnr_prob: float = 0.1
     prior_warmup: tuple[float, float] = (0.25, 0.6)
     sampling_temperature: float = 1.0

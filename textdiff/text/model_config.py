@@ -40,5 +40,5 @@ class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Builds the configuration. Models that were saved without a prior have unigrams."""
         before = {"prior": "unigram", "self_cond_start": 0.0, "sampling_guidance_scale": 1.6}
-        before |= {"stagger_prob": 0.0, "source_drop_prob": 0.0}
+        before |= {"stagger_prob": 0.0}
         return super().from_dict(before | config_dict, **kwargs)
