@@ -6,7 +6,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from textdiff.evaluation.baselines import diffusion_lm_config
+from textdiff.evaluation.baselines import autoregressive_config, diffusion_lm_config
 from textdiff.evaluation.ngram import Bigram, Unigram, shuffled
 from textdiff.text.config import ModelConfig, TextConfig
 
@@ -52,6 +52,17 @@ def test_blocks_of_one_length_code_no_end(kind):
 
 def test_no_sampled_sentence_is_empty():
     assert all(Unigram([(0,), (1, 0)], vocab_size=2).sample(500, seed=0, longest=60))
+
+
+def test_autoregressive_baseline_depends_on_shape_alone():
+    """So the same one serves all runs of a shape."""
+    own, other = (
+        TextConfig(model=ModelConfig(width=64, heads=2, embed_dim=dim, stagger_prob=dim / 100))
+        for dim in (16, 32)
+    )
+    assert autoregressive_config(own) == autoregressive_config(other)
+    wider = TextConfig(model=ModelConfig(width=128, heads=2))
+    assert autoregressive_config(own) != autoregressive_config(wider)
 
 
 def test_shuffled_sentences_have_words_of_text():

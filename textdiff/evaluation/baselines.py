@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from textdiff.config import TrainConfig, UserError
-from textdiff.text.config import TextConfig
+from textdiff.text.config import ModelConfig, TextConfig
 from textdiff.text.hub import load_model
 from textdiff.text.requests import TextModel
 from textdiff.text.tokenizer import save_tokenizer
@@ -24,11 +24,10 @@ def autoregressive_config(config: TextConfig, seed: int = 0) -> TextConfig:
 
     On E2E it has a lower loss after 600 steps of Muon than after 4,658 steps of AdamW.
     """
-    return replace(
-        config,
-        model=replace(config.model, family="autoregressive"),
-        train=replace(config.train, seed=seed, precision="auto"),
-    )
+    shape = {name: getattr(config.model, name) for name in ("width", "depth", "heads", "dropout")}
+    model = ModelConfig("autoregressive", **shape)
+    train = replace(config.train, seed=seed, precision="auto")
+    return replace(config, model=model, train=train)
 
 
 def diffusion_lm_config(config: TextConfig) -> TextConfig:
@@ -46,6 +45,7 @@ def diffusion_lm_config(config: TextConfig) -> TextConfig:
         embedding_init="random",
         self_cond_prob=0.0,
         infill_prob=0.0,
+        stagger_prob=0.0,
         dropout=0.1,
         sampling_guidance_scale=1.0,
     )
