@@ -16,6 +16,7 @@ from image.sampling import (
     interpolate_request,
     sample_request,
 )
+from textdiff.arguments import checked_arguments
 from textdiff.config import UserError, check
 from textdiff.options import from_arguments
 
@@ -41,10 +42,12 @@ class ImageTasks(ABC, Generic[R]):
     def _run(self, request: Request, config: ImageSamplingConfig) -> R:
         """Does the task."""
 
+    @checked_arguments(ImageSamplingConfig)
     def sample(self, n: int = 1, **options: Any) -> R:
         """Generates n images from noise. Without a label, all classes come in turn."""
         return self._do("sample", n, options, sample_request)
 
+    @checked_arguments(ImageSamplingConfig)
     def edit(self, image: Given, *, strength: float = 0.5, n: int = 1, **options: Any) -> R:
         """Adds noise to an image and resamples it: n variations.
 
@@ -55,6 +58,7 @@ class ImageTasks(ABC, Generic[R]):
         request_of = partial(edit_request, image=pixels, strength=strength)
         return self._do("edit", n, options, request_of)
 
+    @checked_arguments(ImageSamplingConfig)
     def inpaint(self, image: Given, mask: Given, *, n: int = 1, **options: Any) -> R:
         """Fills an image where the mask is white, in n ways. Its other pixels stay as they are.
 
@@ -65,6 +69,7 @@ class ImageTasks(ABC, Generic[R]):
         request_of = partial(inpaint_request, image=pixels, unknown=unknown)
         return self._do("inpaint", n, options, request_of)
 
+    @checked_arguments(ImageSamplingConfig)
     def interpolate(
         self, first: Given, second: Given, *, strength: float = 0.5, n: int = 8, **options: Any
     ) -> R:

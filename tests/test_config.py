@@ -52,10 +52,13 @@ def test_package_contains_configurations_and_every_module():
 
 def test_configurations_have_names(tmp_path, monkeypatch):
     assert config_file("e2e") == str(CONFIGS / "text_e2e.yaml")
-    assert {config_file(path.stem.split("_", 1)[1]) for path in CONFIGS.glob("*.yaml")} == {
-        str(path) for path in CONFIGS.glob("*.yaml")
-    }
-    with pytest.raises(UserError, match=r"--config must be a file or one of demo, .*, got e3e"):
+    files = [path.stem.split("_", 1) for path in CONFIGS.glob("*.yaml")]
+    assert {config_file(name, kind) for kind, name in files} == {*map(str, CONFIGS.glob("*.yaml"))}
+    with pytest.raises(UserError, match="must be a file or one of digits, dots, mnist, got e2e"):
+        config_file("e2e", "image")
+    with pytest.raises(
+        UserError, match=r"--config must be a file or one of demo, e2e, .*, got e3e"
+    ):
         config_file("e3e")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "e2e").touch()

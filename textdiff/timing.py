@@ -22,16 +22,18 @@ def bf16_gain(device: torch.device, width: int) -> float:
         y.sum().backward()
 
     with torch.enable_grad():
-        in_float32 = _best_seconds(partial(step, "no"), device)
-        return in_float32 / _best_seconds(partial(step, "bf16"), device)
+        in_float32, in_bf16 = _best_seconds(device, partial(step, "no"), partial(step, "bf16"))
+        return in_float32 / in_bf16
 
 
-def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
-    work()  # the first run is slower than the others
-    seconds: list[float] = []
-    while len(seconds) < 3 or sum(seconds) < TRIAL:
-        seconds.append(timed(work, device))
-    return min(seconds)
+def _best_seconds(device: torch.device, *works: Callable[[], object]) -> list[float]:
+    """Seconds of the best run of each. They take turns, so that other programs slow all alike."""
+    for work in works:
+        work()  # the first run is slower than the others
+    rounds: list[list[float]] = []
+    while len(rounds) < 5 or sum(map(sum, rounds)) < TRIAL * len(works):
+        rounds.append([timed(work, device) for work in works])
+    return [min(seconds) for seconds in zip(*rounds, strict=True)]
 
 
 @cache
@@ -41,7 +43,7 @@ def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     columns = 4 * width
     a = torch.ones(rows, width, dtype=dtype, device=device)
     b = torch.ones(width, columns, dtype=dtype, device=device)
-    return 2 * rows * width * columns / _best_seconds(lambda: a @ b, device)
+    return 2 * rows * width * columns / _best_seconds(device, lambda: a @ b)[0]
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:

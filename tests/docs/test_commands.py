@@ -40,7 +40,9 @@ def test_options_of_every_command_parse(page: Path, monkeypatch: pytest.MonkeyPa
         arguments = [word for word in arguments if word != "--help"]
         monkeypatch.setattr(sys, "argv", [program, *arguments])
         parser, before = parser_of(program)
-        parser.parse_args(with_config_files([*before, *arguments]))
+        parser.parse_args(
+            with_config_files([*before, *arguments], "image" if "image" in program else "text")
+        )
 
 
 def test_documentation_has_commands() -> None:

@@ -128,6 +128,7 @@ def test_similarity_is_that_of_words():
     assert similarity("The king sees", "the king sees") == 1
     assert similarity("the king sees", "a dog runs") == 0
     assert similarity("the king sees a", "the king hears a") == 0.75
+    assert similarity("the king sees .", "the king sees.") == 1
 
 
 @pytest.mark.parametrize(

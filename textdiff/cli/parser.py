@@ -120,10 +120,13 @@ def add_train_options(parser: OptionParser, config: type) -> None:
     parser.add_class_arguments(config)
 
 
-def config_file(name: str) -> str:
+def config_file(name: str, kind: str = "text") -> str:
     """The path of a configuration file, or of the one of textdiff that has this name.
 
     The name e2e stands for configs/text_e2e.yaml, which an installed textdiff contains.
+
+    Args:
+        kind: text or image.
 
     Raises:
         UserError: If there is neither a file nor a configuration of this name.
@@ -131,8 +134,9 @@ def config_file(name: str) -> str:
     if not re.fullmatch(r"\w+", name) or Path(name).exists():
         return name
     package = Path(__file__).parents[1]
-    files = [*(package / "configs").glob("*.yaml"), *package.with_name("configs").glob("*.yaml")]
-    known = {path.stem.partition("_")[2]: str(path) for path in files}
+    folders = package / "configs", package.with_name("configs")
+    files = [path for folder in folders for path in folder.glob(f"{kind}_*.yaml")]
+    known = {path.stem.removeprefix(f"{kind}_"): str(path) for path in files}
     if name not in known:
         raise UserError(f"--config must be a file or one of {', '.join(sorted(known))}, got {name}")
     return known[name]
@@ -155,7 +159,8 @@ def quiet_libraries() -> None:
 
 
 def _run(commands: Commands, arguments: list[str], parser: OptionParser) -> None:
-    arguments = _with_saved_options(with_config_files(arguments), commands)
+    kind = "image" if "image" in parser.prog else "text"
+    arguments = _with_saved_options(with_config_files(arguments, kind), commands)
     options = parser.instantiate(parser.parse_args(arguments))
     if len(commands) > 1:
         name, options = options.subcommand, options[options.subcommand]
@@ -165,15 +170,16 @@ def _run(commands: Commands, arguments: list[str], parser: OptionParser) -> None
     commands[name].run(options)
 
 
-def with_config_files(arguments: list[str]) -> list[str]:
+def with_config_files(arguments: list[str], kind: str = "text") -> list[str]:
     """Replaces the names of configurations by their files."""
-    found = [
-        re.sub(r"^--config=(\w+)$", lambda m: f"--config={config_file(m[1])}", each)
-        for each in arguments
-    ]
+
+    def file_in(argument: str) -> str:
+        return re.sub(r"(?<=^--config=)\w+$", lambda m: config_file(m[0], kind), argument)
+
+    found = [*map(file_in, arguments)]
     for i, name in enumerate(found[1:], 1):
         if found[i - 1] == "--config":
-            found[i] = config_file(name)
+            found[i] = config_file(name, kind)
     return found
 
 

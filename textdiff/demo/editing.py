@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from textdiff.config import UserError
+from textdiff.config import UserError, check
 from textdiff.demo.controls import Controls, buttons, number_of_samples
 from textdiff.demo.frames import PROBABILITIES, Frame, connect, new_frames
 from textdiff.demo.words import (
@@ -16,6 +16,7 @@ from textdiff.demo.words import (
     text_input,
     unknown_words,
 )
+from textdiff.text.free_lengths import ANY_NUMBER
 from textdiff.text.pipeline import TextDiffusion
 from textdiff.text.tokenizer import MASK, encode
 
@@ -84,6 +85,9 @@ def masked_positions(pipe: TextDiffusion, text: str, chosen: Sequence[int]) -> s
     Raises:
         UserError: If there are none.
     """
+    check(
+        ANY_NUMBER not in text, "the text", f"without {ANY_NUMBER}; write one {MASK} a word", text
+    )
     found = spans(pipe.tokenizer, text)
     typed = {i for i, (start, end) in enumerate(found) if MASK in text[start:end]}
     positions = typed | {i for i in chosen if i < len(found)}

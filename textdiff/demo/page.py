@@ -12,7 +12,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read by the import
 import gradio as gr
 import PIL.Image
 
-from textdiff.config import UserError
+from textdiff.config import UserError, check
 from textdiff.demo.default_model import default_model
 from textdiff.demo.frames import asset
 from textdiff.demo.kinds import Tab, open_model
@@ -76,11 +76,12 @@ def launch(page: gr.Blocks, host: str, port: int | None, wait: bool = False) -> 
 
 def check_free(host: str, port: int) -> None:
     """Raises UserError if the server cannot listen there."""
+    check(0 <= port <= 65535, "--port", "between 0 and 65535", port)
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{host}:{port}: {reason}: choose another --port or --host") from error
 

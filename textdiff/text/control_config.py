@@ -39,12 +39,12 @@ class ControlConfig:
     @property
     def forbidden(self) -> list[str]:
         """The forbidden phrases."""
-        return _phrases(self.forbid)
+        return phrases(self.forbid)
 
     @property
     def required(self) -> list[str]:
         """The required phrases."""
-        return _phrases(self.require)
+        return phrases(self.require)
 
     @property
     def least_tokens(self) -> int:
@@ -52,7 +52,7 @@ class ControlConfig:
         return max(1, sum(len(phrase.split()) for phrase in self.required))
 
 
-def _phrases(value: Sequence[str] | str | None) -> list[str]:
+def phrases(value: Sequence[str] | str | None) -> list[str]:
     """The phrases of a list, or of a text with commas between them."""
     return [each.strip() for each in (value.split(",") if isinstance(value, str) else value or ())]
 

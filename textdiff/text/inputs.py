@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 
 from textdiff.config import SamplingConfig, UserError, check
 from textdiff.options import from_arguments
-from textdiff.text.config import DecodingConfig
+from textdiff.text.config import SEPARATOR, DecodingConfig
 from textdiff.text.free_lengths import ANY_NUMBER
-from textdiff.text.tokenizer import MASK
+from textdiff.text.tokenizer import MASK, PAD
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -59,6 +59,8 @@ def checked_texts(
         check(valid, option, "valid UTF-8", ascii(each))
         for mark in () if mask else (MASK, ANY_NUMBER):
             check(mark not in each, option, f"without {mark}, which infill fills", each)
+        for mark in (PAD, SEPARATOR):
+            check(mark not in each, option, f"without {mark}, which models use themselves", each)
         return each
 
     texts = [text] if isinstance(text, str) else [*text]

@@ -1,6 +1,7 @@
 """Selections among candidates: the most probable per token, or the one most like the others."""
 
 import importlib.util
+import re
 from dataclasses import replace
 from difflib import SequenceMatcher
 
@@ -77,5 +78,7 @@ def similarity(source: str, text: str) -> float:
     """Similarity of the words of two texts, from 0 to 1: `difflib.SequenceMatcher.ratio`.
 
     It is twice the number of words in matching blocks, divided by the number of words in both.
+    Punctuation marks are words, whether or not a space precedes them.
     """
-    return SequenceMatcher(None, source.lower().split(), text.lower().split(), False).ratio()
+    first, second = (re.findall(r"\w+|[^\w\s]", each.lower()) for each in (source, text))
+    return SequenceMatcher(None, first, second, False).ratio()

@@ -7,8 +7,10 @@ from typing import Any, Generic, TypeVar
 
 from tokenizers import Tokenizer
 
-from textdiff.config import check
+from textdiff.arguments import checked_arguments
+from textdiff.config import SamplingConfig, check
 from textdiff.text.config import DecodingConfig
+from textdiff.text.control_config import phrases
 from textdiff.text.free_lengths import choose_lengths
 from textdiff.text.inputs import (
     candidates,
@@ -62,6 +64,7 @@ class TextTasks(ABC, Generic[R]):
     def _run(self, task: Task) -> R:
         """Does the task."""
 
+    @checked_arguments(SamplingConfig, DecodingConfig)
     def sample(
         self, n: int = 1, *, length: int | None = None, rank: int | None = None, **options: Any
     ) -> R:
@@ -76,12 +79,13 @@ class TextTasks(ABC, Generic[R]):
         select = ranking(self.model, request, n, rank, sampling)
         return self._run(Task(request, lambda _, ids: self.tokenizer.decode(ids), sampling, select))
 
+    @checked_arguments(SamplingConfig, DecodingConfig)
     def rewrite(
         self,
         text: str | Sequence[str],
         *,
         strength: float | Sequence[float | int] = 0.5,
-        protect: Sequence[str] = (),
+        protect: str | Sequence[str] = (),
         n: int = 1,
         rank: int | None = None,
         **options: Any,
@@ -91,13 +95,13 @@ class TextTasks(ABC, Generic[R]):
         Args:
             strength: Amount of noise, from 0 (the text itself) to 1 (only its length is kept).
                 Several strengths give n variations of each text at the first, then at the next.
-            protect: Words or phrases that stay as they are.
+            protect: Words or phrases that stay as they are, in a list or separated by commas.
             rank: Candidates for each variation, if those of a text and strength are ranked.
         """
         sampling, decoding = sampling_options(n, options)
         strengths, texts = checked_strengths(strength), checked_texts(text)
-        size = candidates(n, rank)
-        kept = for_each(texts, lambda each: tokens_of_words(self.tokenizer, each, protect))
+        size, words = candidates(n, rank), [*filter(None, phrases(protect))]
+        kept = for_each(texts, lambda each: tokens_of_words(self.tokenizer, each, words))
         pairs = [*zip(texts, kept, strict=True)]
         groups = [(*pair, each) for pair in pairs for each in strengths]
 
@@ -115,6 +119,7 @@ class TextTasks(ABC, Generic[R]):
         select = ranking(self.model, request, n, rank, sampling)
         return self._run(Task(request, decode, sampling, select, facts))
 
+    @checked_arguments(SamplingConfig, DecodingConfig)
     def infill(
         self,
         text: str | Sequence[str],
@@ -159,6 +164,7 @@ class TextTasks(ABC, Generic[R]):
         mask_id = self.tokenizer.token_to_id(MASK)
         return infill_request(self.model, ids, 1, mask_id, decoding)
 
+    @checked_arguments(SamplingConfig, DecodingConfig)
     def complete(
         self,
         text: str | Sequence[str],
@@ -190,6 +196,7 @@ class TextTasks(ABC, Generic[R]):
         select = ranking(self.model, request, n, rank, sampling)
         return self._run(Task(request, decode, sampling, select, _sources(texts)))
 
+    @checked_arguments(SamplingConfig, DecodingConfig)
     def generate(
         self,
         source: str | Sequence[str],

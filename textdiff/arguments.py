@@ -1,0 +1,84 @@
+"""Checks of the arguments of functions that users call from Python."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import cache, wraps
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from textdiff.config import check
+from textdiff.options import refuse_unknown
+
+F = TypeVar("F", bound=Callable[..., Any])
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+KINDS[NoneType] = "None"
+
+
+def checked_arguments(*kinds: type[Any]) -> Callable[[F], F]:
+    """Decorator of a function that checks its arguments by its type hints.
+
+    Args:
+        kinds: Dataclasses whose fields are further arguments, taken as **options.
+
+    Returns:
+        The decorator. The function raises TypeError, with the nearest name, for an argument that
+        does not exist, and UserError for one of another type.
+    """
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            hints = _hints(function, kinds)
+            refuse_unknown(kwargs, hints)
+            named = zip(list(signature.parameters)[: len(args)], args, strict=False)
+            for name, value in [*named, *kwargs.items()]:
+                hint = hints.get(name, Any)
+                check(_fits(value, hint), name, _description(hint), value)
+            return function(*args, **kwargs)
+
+        return checked  # type: ignore[return-value]
+
+    return decorate
+
+
+@cache
+def _hints(function: Callable[..., Any], kinds: tuple[type[Any], ...]) -> dict[str, Any]:
+    """The types of the named arguments, and of the fields of dataclasses."""
+    own, more = get_type_hints(function), dict[str, Any]()
+    for kind in kinds:
+        found = get_type_hints(kind)
+        more |= {field.name: found[field.name] for field in fields(kind)}
+    parameters = inspect.signature(function).parameters.values()
+    named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+    return more | {name: own.get(name, Any) for name in named}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value has a type. True for types that are not plain values or lists of them."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in args)
+    if origin is Literal:
+        return value in args
+    if origin in (list, Sequence):
+        several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        return several and all(_fits(each, args[0]) for each in value)
+    if hint in (int, float):
+        number = Integral if hint is int else Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (str, bool, NoneType) else True
+
+
+def _description(hint: Any) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(_description(each) for each in args)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin in (list, Sequence):
+        return f"a list of which each is {_description(args[0])}"
+    return KINDS[hint] if hint in KINDS else str(hint)
