@@ -15,15 +15,8 @@ from image.config import SAMPLER, SAMPLING_STEPS
 from image.decoding import MODES, fit_image
 from image.grid import to_image
 from image.model import ImageDiffusionModel, quantized, scaled
-from image.sampling import (
-    Request,
-    edit_request,
-    generate,
-    inpaint_request,
-    load_model,
-    sample_request,
-)
-from textdiff.config import SamplingConfig, UserError
+from image.pipeline import ImageDiffusion, ImageOutput
+from textdiff.config import UserError
 from textdiff.demo import curve
 from textdiff.demo.controls import Controls, buttons, number_of_samples, sampling_controls
 from textdiff.demo.frames import Frame, connect, new_frames, pictures
@@ -38,40 +31,37 @@ ALL, ANY = "all in turn", "any"  # choices besides the classes
 
 def tabs(name: str) -> list[Tab]:
     """Loads an image model and returns its tabs."""
-    return tabs_of(load_model(name))
+    return tabs_of(ImageDiffusion.from_pretrained(name))
 
 
-def tabs_of(model: ImageDiffusionModel) -> list[Tab]:
+def tabs_of(pipe: ImageDiffusion) -> list[Tab]:
     """The tabs of the tasks that a model can do."""
-    (batch,) = [*generate(model, sample_request(model, 1, seed=3))][-1:]
-    example = large(batch.samples[0])
-    found = [Tab("Images", partial(sample_tab, model))]
-    found += [Tab("Edit", partial(edit_tab, model, example))]
-    if model.config.infill_prob:
-        found += [Tab("Inpaint", partial(inpaint_tab, model, example))]
-    return [*found, Tab("Noise", partial(noise_tab, model, example))]
+    example = large(pipe.sample(1, seed=3).images[0])
+    found = [Tab("Images", partial(sample_tab, pipe))]
+    found += [Tab("Edit", partial(edit_tab, pipe, example))]
+    if pipe.model.config.infill_prob:
+        found += [Tab("Inpaint", partial(inpaint_tab, pipe, example))]
+    return [*found, Tab("Noise", partial(noise_tab, pipe.model, example))]
 
 
-def sample_tab(model: ImageDiffusionModel) -> None:
+def sample_tab(pipe: ImageDiffusion) -> None:
     """Images from noise."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             start, stop = buttons("Generate")
             with gr.Accordion("Settings", open=False):
-                controls = _controls(model, ALL, number=8)
+                controls = _controls(pipe.model, ALL, number=8)
         with gr.Column(scale=2, min_width=320):
             hint = "Images appear here out of noise, step by step."
             view = new_frames("images", f"{hint} The slider goes back through the steps.")
 
     def frames(*values: Any) -> Iterator[Frame]:
-        options = controls.options(values)
-        request = sample_request(model, options["n"], options["seed"], **_class(model, options))
-        return sampled(model, request, options)
+        return step_frames(pipe.stream.sample(**_options(controls, values)))
 
     connect([start.click], frames, controls.inputs, view, stop)
 
 
-def edit_tab(model: ImageDiffusionModel, example: Image) -> None:
+def edit_tab(pipe: ImageDiffusion, example: Image) -> None:
     """Variations of a picture."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
@@ -79,20 +69,19 @@ def edit_tab(model: ImageDiffusionModel, example: Image) -> None:
             strength = gr.Slider(0, 1, 0.5, step=0.01, precision=2, label="Strength")
             start, stop = buttons("Edit")
             with gr.Accordion("Settings", open=False):
-                controls = _controls(model, ANY, number=4)
+                controls = _controls(pipe.model, ANY, number=4)
         with gr.Column(scale=2, min_width=320):
             view = new_frames("edit", "Variations of the picture appear here.")
 
     def frames(picture: Image | None, strength: float, *values: Any) -> Iterator[Frame]:
-        options, pixels = controls.options(values), fitted(model, picture)
-        own = options["n"], options["seed"], strength
-        request = edit_request(model, pixels, *own, **_class(model, options))
-        return sampled(model, request, options, shape_note(model, picture))
+        pixels, options = fitted(pipe.model, picture), _options(controls, values)
+        steps = pipe.stream.edit(pixels, strength=strength, **options)
+        return step_frames(steps, shape_note(pipe.model, picture))
 
     connect([start.click], frames, [picture, strength, *controls.inputs], view, stop)
 
 
-def inpaint_tab(model: ImageDiffusionModel, example: Image) -> None:
+def inpaint_tab(pipe: ImageDiffusion, example: Image) -> None:
     """A picture in which what was painted over is filled."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
@@ -110,19 +99,17 @@ def inpaint_tab(model: ImageDiffusionModel, example: Image) -> None:
             )
             start, stop = buttons("Fill")
             with gr.Accordion("Settings", open=False):
-                controls = _controls(model, ANY, number=4)
+                controls = _controls(pipe.model, ANY, number=4)
         with gr.Column(scale=2, min_width=320):
             view = new_frames("inpaint", "The filled pictures appear here.")
 
     def frames(painted: dict[str, Any] | None, *values: Any) -> Iterator[Frame]:
         picture = (painted or {}).get("background")
-        options, pixels = controls.options(values), fitted(model, picture)
-        unknown = brushed(model, painted or {})
+        pixels, unknown = fitted(pipe.model, picture), brushed(pipe.model, painted or {})
         if not unknown.any():
             raise UserError("nothing is painted over: paint over what is to be filled")
-        own = options["n"], options["seed"]
-        request = inpaint_request(model, pixels, unknown, *own, **_class(model, options))
-        return sampled(model, request, options, shape_note(model, picture))
+        steps = pipe.stream.inpaint(pixels, unknown, **_options(controls, values))
+        return step_frames(steps, shape_note(pipe.model, picture))
 
     connect([start.click], frames, [editor, *controls.inputs], view, stop)
 
@@ -154,14 +141,11 @@ def noise_frames(
     yield from curve.noise_frames(shown, logsnrs, shape_note(model, picture))
 
 
-def sampled(
-    model: ImageDiffusionModel, request: Request, options: dict[str, Any], note: str = ""
-) -> Iterator[Frame]:
-    """The frames of a request."""
-    config = SamplingConfig(options["steps"], options["sampler"], options["seed"])
-    for batch in generate(model, request, config):
-        label = f"step {batch.step} of {batch.steps}"
-        yield Frame(pictures(map(to_image, batch.samples)), max(1, batch.steps), label, note)
+def step_frames(steps: Iterator[ImageOutput], note: str = "") -> Iterator[Frame]:
+    """The frames of a stream of steps."""
+    for step in steps:
+        label = f"step {step.step} of {step.steps}"
+        yield Frame(pictures(step.images), max(1, step.steps), label, note)
 
 
 def fitted(model: ImageDiffusionModel, picture: Image | None) -> Pixels:
@@ -193,9 +177,8 @@ def brushed(model: ImageDiffusionModel, painted: dict[str, Any]) -> Bool[Tensor,
     return unknown
 
 
-def large(pixels: Pixels) -> Image:
+def large(picture: Image) -> Image:
     """An image as a picture that can be painted on."""
-    picture = to_image(pixels)
     times = max(1, SIDE // max(picture.size))
     return picture.resize((picture.width * times, picture.height * times), Resampling.NEAREST)
 
@@ -219,14 +202,12 @@ def _controls(model: ImageDiffusionModel, other: str, number: int) -> Controls:
     return Controls(found)
 
 
-def _class(model: ImageDiffusionModel, options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a request: the class of each image, and the guidance scale."""
-    n, classes, name = options["n"], model.config.classes, options.get("label", ANY)
-    if name == ANY:
-        return {}
-    label = torch.arange(n) % len(classes)
-    label = label if name == ALL else torch.full((n,), classes.index(name))
-    return {"label": label, "guidance_scale": options["guidance_scale"]}
+def _options(controls: Controls, values: tuple[Any, ...]) -> dict[str, Any]:
+    """Arguments of the task. The choice besides the classes stands for none."""
+    options = controls.options(values)
+    if options.get("label") == ANY:  # nothing to be guided towards
+        del options["guidance_scale"]
+    return {name: value for name, value in options.items() if value not in (ALL, ANY)}
 
 
 KIND = Kind(("textdiff-image",), tabs)

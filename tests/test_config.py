@@ -8,12 +8,11 @@ from typing import Literal, get_args, get_type_hints
 import pytest
 
 import image.config
-from textdiff.cli.parser import config_file
 from textdiff.config import SamplingConfig, TrainConfig, UserError, check_choices
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.diffusion.schedules import SCHEDULES
 from textdiff.evaluation.config import EvaluationConfig
-from textdiff.options import load_config
+from textdiff.options import config_file, load_config
 from textdiff.text.config import (
     DataConfig,
     DecodingConfig,

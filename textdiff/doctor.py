@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from textdiff import device as devices
 from textdiff.config import RunConfig
 from textdiff.hub import load_pretrained
+from textdiff.options import shipped_configs
 from textdiff.timing import matmul_rate, timed
 from textdiff.training.batching import MicroBatch
 from textdiff.training.loop import new_accelerator
@@ -30,7 +31,6 @@ from textdiff.training.run_dir import RunDir
 from textdiff.training.trainer import Trainer
 
 GROUP = "textdiff.doctor"
-CONFIGS = Path(__file__).parents[1] / "configs"
 TOLERANCE = {"no": 2e-4, "bf16": 5e-2}  # largest relative error, against float64 on the CPU
 
 
@@ -211,9 +211,9 @@ def _in_float64() -> Iterator[None]:
 
 
 def _config_files(kind: ModelKind) -> list[Path]:
-    """The configuration files of a kind, where they lie beside the package."""
-    paths = [CONFIGS / f"{name}.yaml" for name in kind.configurations]
-    return [path for path in paths if path.exists()]
+    """The configuration files of a kind."""
+    files = shipped_configs()
+    return [files[name] for name in kind.configurations if name in files]
 
 
 def _time(benchmark: TrainingBenchmark) -> str:

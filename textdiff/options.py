@@ -91,6 +91,32 @@ def from_options(kind: type[T], options: Namespace) -> T:
     return kind(**values)
 
 
+def shipped_configs() -> dict[str, Path]:
+    """The files of configs/ by their names without .yaml. An installed textdiff contains them."""
+    package = Path(__file__).parent
+    folders = package / "configs", package.with_name("configs")
+    return {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
+
+
+def config_file(name: str, kind: str = "text") -> str:
+    """The path of a configuration file, or of the file of configs/ that has this name.
+
+    Args:
+        name: A path, or a name such as e2e, which stands for configs/text_e2e.yaml.
+        kind: text or image.
+
+    Raises:
+        UserError: If there is neither a file nor a configuration of this name.
+    """
+    if not re.fullmatch(r"\w+", name) or Path(name).exists():
+        return name
+    files, prefix = shipped_configs(), f"{kind}_"
+    if prefix + name not in files:
+        known = sorted(stem.removeprefix(prefix) for stem in files if stem.startswith(prefix))
+        raise UserError(f"--config must be a file or one of {', '.join(known)}, got {name}")
+    return str(files[prefix + name])
+
+
 def from_arguments(arguments: dict[str, Any], *kinds: type[Any]) -> list[Any]:
     """A dataclass of each kind, from the keyword arguments of the same names.
 

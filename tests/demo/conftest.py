@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("gradio")
 
+from image import ImageDiffusion
 from image import demo as image_tabs
 from image.model import ImageDiffusionConfig, ImageDiffusionModel
 from textdiff import TextDiffusion
@@ -45,7 +46,7 @@ def address(
 ) -> Iterator[str]:
     """Address of a page of three models."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("pictures"))
-    images = image_tabs.tabs_of(image_model)
+    images = image_tabs.tabs_of(ImageDiffusion(image_model))
     page = build_page({"text": tabs_of(pipe), "pairs": tabs_of(pairs_pipe), "images": images})
     yield launch(page, "127.0.0.1", None).rstrip("/")
     page.close()

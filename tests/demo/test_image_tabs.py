@@ -7,7 +7,7 @@ import torch
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from image import demo
+from image import ImageDiffusion, demo
 from textdiff.config import UserError
 from textdiff.demo import curve
 
@@ -17,16 +17,11 @@ def test_pictures_are_the_images(image_model):
     import base64
     import io
 
-    from image.sampling import generate, sample_request
-
-    request = sample_request(image_model, 2, seed=0)
-    options = {"steps": 3, "sampler": "ddim", "seed": 0}
-    *_, last = demo.sampled(image_model, request, options)
+    pipe, options = ImageDiffusion(image_model), {"steps": 3, "sampler": "ddim", "seed": 0}
+    *_, last = demo.step_frames(pipe.stream.sample(2, **options))
     found = re.findall(r"base64,([^']*)'", last.content)
     pictures = [Image.open(io.BytesIO(base64.b64decode(each))).convert("L") for each in found]
-    config = demo.SamplingConfig(**options)
-    *_, batch = generate(image_model, request, config)
-    for picture, pixels in zip(pictures, batch.samples, strict=True):
+    for picture, pixels in zip(pictures, pipe.sample(2, **options).pixels, strict=True):
         assert demo.fitted(image_model, picture).equal(pixels)
 
 

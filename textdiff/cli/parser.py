@@ -20,7 +20,7 @@ from textdiff import __version__
 from textdiff.cli.streams import TolerantStream, accept_all_characters
 from textdiff.config import UserError
 from textdiff.memory import keep_freed_memory
-from textdiff.options import OptionParser, read_yaml
+from textdiff.options import OptionParser, config_file, read_yaml
 
 
 class Command(NamedTuple):
@@ -118,28 +118,6 @@ def add_train_options(parser: OptionParser, config: type) -> None:
     help_ = "Replace the run in the run folder."
     parser.add_argument("--overwrite", action="store_true", help=help_)
     parser.add_class_arguments(config)
-
-
-def config_file(name: str, kind: str = "text") -> str:
-    """The path of a configuration file, or of the one of textdiff that has this name.
-
-    The name e2e stands for configs/text_e2e.yaml, which an installed textdiff contains.
-
-    Args:
-        kind: text or image.
-
-    Raises:
-        UserError: If there is neither a file nor a configuration of this name.
-    """
-    if not re.fullmatch(r"\w+", name) or Path(name).exists():
-        return name
-    package = Path(__file__).parents[1]
-    folders = package / "configs", package.with_name("configs")
-    files = [path for folder in folders for path in folder.glob(f"{kind}_*.yaml")]
-    known = {path.stem.removeprefix(f"{kind}_"): str(path) for path in files}
-    if name not in known:
-        raise UserError(f"--config must be a file or one of {', '.join(sorted(known))}, got {name}")
-    return known[name]
 
 
 def fail(message: str) -> NoReturn:

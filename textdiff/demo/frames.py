@@ -79,7 +79,7 @@ def new_frames(
 
 
 def shown(make: Callable[..., Iterator[Frame]], *values: Any) -> Iterator[dict[str, Any]]:
-    """Yields the value of the component after every frame. A mistake of the user is its error.
+    """Yields the value of the component after every frame. A UserError becomes its error message.
 
     All frames so far are sent: gradio sends only what is new, and no step is lost.
 

@@ -170,7 +170,7 @@ def _draw_gain(runs: list[Run], axis: Axes) -> None:
         for run in runs:
             step, points = run.gains[-1]
             axis.plot(*zip(*points, strict=True), "o-", label=f"{run.name}, step {step:,}")
-    axis.set(title="What the context tells", xlabel="log SNR", ylabel="nats saved per word")
+    axis.set(title="Context gain", xlabel="log SNR", ylabel="nats saved per word")
     axis.axhline(0, color="gray", linewidth=0.5)
     axis.legend()
 
