@@ -9,6 +9,7 @@ from textdiff.prng import fold_in
 from textdiff.text.functional import source_positions
 from textdiff.text.lengths import length_nats
 from textdiff.text.likelihood import negative_elbo, ode_negative_elbo, word_nats
+from textdiff.text.target_lengths import TargetLengths
 from textdiff.text.tokenizer import MASK
 
 every_order = pytest.mark.parametrize(
@@ -79,9 +80,8 @@ def test_ode_bound_of_perfect_model_is_entropy(contextless, separator):
     contextless.head.weight.data.zero_()
     config, n = contextless.config, 200
     config.self_cond_prob, config.separator = 0.0, separator
-    frequencies = torch.zeros(config.length + 1, config.length + 1)
-    frequencies[3, 1] = 1
-    contextless.register_buffer("target_lengths", frequencies)
+    contextless.target_lengths = TargetLengths(config.vocab_size, config.length)
+    contextless.target_lengths.frequencies.zero_()[3, 1] = 1
     unigram = contextless.words.unigram
     words = torch.multinomial(unigram, n, True, generator=torch.Generator().manual_seed(0))
     source = torch.tensor([5, 6, separator]).expand(n, 3)
@@ -99,7 +99,7 @@ def test_target_lengths_have_probability_one(exact, separator, counted):
     longest, source = exact.config.length, [5, 6, 7, separator]
     frequencies = torch.zeros(longest + 1, longest + 1)
     frequencies[4, [2, 3, longest]] = torch.tensor([0.5, 0.3, 0.2]) * counted
-    exact.target_lengths.copy_(frequencies)
+    exact.target_lengths.frequencies.copy_(frequencies)
     ids = torch.zeros(longest - 4, longest, dtype=torch.long)
     ids[:, :4] = torch.tensor(source)
     mask = torch.arange(longest) < torch.arange(5, longest + 1).unsqueeze(1)

@@ -18,7 +18,7 @@ from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import joined
 from textdiff.text.sampling import generate
 from textdiff.text.sources import open_texts
-from textdiff.text.targets import target_request, target_statistics
+from textdiff.text.targets import target_request
 from textdiff.text.tokenizer import encode
 from textdiff.text.train import build_model
 
@@ -141,16 +141,6 @@ def test_autoregressive_nats_leave_out_sources(autoregressive, pairs):
         assert (row[:end] == 0).all()
         assert (row[end : size + 1] > 0).all()
         assert (row[size + 1 :] == 0).all()
-
-
-def test_target_lengths_are_counted_by_source():
-    corpus = Corpus.of([[1, 9, 2, 2], [1, 9, 2, 2], [1] * 8 + [9, 3]])
-    frequencies, share = target_statistics(corpus, separator=9, longest=12)
-    assert frequencies[2, 2] == pytest.approx(1.0)
-    assert frequencies[9, 1] == pytest.approx(1.0)
-    assert frequencies[:10].sum(1) == pytest.approx(np.ones(10))
-    assert 0 < frequencies[5, 1] < 1  # between both
-    assert share == 5 / 18
 
 
 def test_requests_give_the_source_and_draw_lengths(translator, separated):

@@ -52,13 +52,13 @@ class Corpus:
         """The first n examples."""
         return Corpus(self.tokens, self.starts[: n + 1], self.sizes[:n])
 
-    def pieces(self, every: int = 1) -> "Iterator[Corpus]":
-        """Pieces of about `PIECE` tokens, for counting in a corpus larger than memory.
+    def pieces(self, every: int = 1, size: int = PIECE) -> "Iterator[Corpus]":
+        """Pieces of about `size` tokens, for counting in a corpus larger than memory.
 
         Args:
             every: Step between pieces; with 3, every third piece.
         """
-        edges = np.searchsorted(self.starts[:-1], range(0, int(self.starts[-1]), PIECE))
+        edges = np.searchsorted(self.starts[:-1], range(0, int(self.starts[-1]), size))
         bounds = pairwise([*np.unique(edges).tolist(), len(self)])
         for first, last in [*bounds][::every]:
             begin, end = self.starts[first], self.starts[last]

@@ -92,18 +92,18 @@ def length_nats(
 ) -> Float[Tensor, " b"]:
     """-log p(length): frequencies in the training text, smoothed so that none is zero.
 
-    That of a target is given the length of its source, as in sampling.
+    That of a target is given its source, as in sampling.
     """
     if not model.config.has_sources:
         smoothed = 0.9999 * model.lengths + 1e-4 / len(model.lengths)
         return -smoothed.log()[mask.sum(1)]
-    given = given_positions(model, ids).sum(1, keepdim=True)
+    source = given_positions(model, ids)
+    given = source.sum(1, keepdim=True)
     size = torch.arange(model.config.length + 1, device=ids.device)
     possible = ((size > 0) & (size <= model.config.length - given)).double()
-    frequencies = model.target_lengths[given.squeeze(1)] * possible
-    # no training target may follow sources of this length
+    frequencies = model.target_lengths(ids, source) * possible
     frequencies = torch.where(frequencies.sum(1, keepdim=True) > 0, frequencies, possible)
     total, smooth = (each.sum(1, keepdim=True) for each in (frequencies, possible))
     smoothed = 0.9999 * frequencies / total + 1e-4 * possible / smooth
     lengths = mask.sum(1, keepdim=True) - given
-    return -smoothed.gather(1, lengths).log().squeeze(1).to(model.target_lengths)
+    return -smoothed.gather(1, lengths).log().squeeze(1).to(model.lengths)

@@ -54,7 +54,6 @@ class DiffusionLM(GenerativePredictor):
         token_counts: Float[Tensor, " v"],
         length_counts: Float[Tensor, " n"],
         pairs: PairStatistics | None = None,
-        target_lengths: Float[Tensor, "n n"] | None = None,
     ) -> None:
         """Sets the frequencies of words and lengths, and the logits that training starts from.
 
@@ -62,14 +61,10 @@ class DiffusionLM(GenerativePredictor):
             token_counts: Count of each token in the training text.
             length_counts: Count of each sentence length from 0 to `config.length`.
             pairs: Statistics of word pairs, for a Markov prior.
-            target_lengths: Count of each length after a source of each length, for a model of
-                targets.
         """
         unigram = (token_counts + 0.1) / (token_counts + 0.1).sum()
         self.words.unigram.copy_(unigram)
         self.lengths.copy_(length_counts / length_counts.sum())
-        if target_lengths is not None:
-            self.target_lengths.copy_(target_lengths)
         with torch.no_grad():
             if self.config.schedule == "adaptive":
                 self.adaptive.limit.copy_(-(unigram * unigram.log()).sum())

@@ -29,6 +29,7 @@ from textdiff.text.adaptive_schedule import AdaptiveSchedule
 from textdiff.text.functional import without_banned
 from textdiff.text.markov_prior import Evidence, Joint, MarkovPrior
 from textdiff.text.model_config import DiffusionLMConfig
+from textdiff.text.target_lengths import TargetLengths
 from textdiff.text.transformer import Keys, NoisyText, Positions, TextDenoiser
 from textdiff.text.word_embedding import WordEmbedding
 
@@ -42,8 +43,7 @@ class WordPredictor(PreTrainedModel):
     """Word embeddings, the network, its prior and the noise schedule.
 
     Buffers: `lengths` holds the frequencies of sentence lengths (0 to `config.length`) in the
-    training text, `target_lengths` those of targets after sources of each length, and
-    `prior_weight` the weight of the prior's posterior in the logits.
+    training text, and `prior_weight` the weight of the prior's posterior in the logits.
 
     Raises UserError if the objective or the schedule does not exist.
     """
@@ -52,7 +52,6 @@ class WordPredictor(PreTrainedModel):
     base_model_prefix = "diffusion_lm"
     config: DiffusionLMConfig
     lengths: Tensor
-    target_lengths: Tensor
     prior_weight: Tensor
 
     def __init__(self, config: DiffusionLMConfig) -> None:
@@ -76,7 +75,7 @@ class WordPredictor(PreTrainedModel):
             self.adaptive = AdaptiveSchedule(c.embed_dim, c.vocab_size, *self.logsnr_range)
         self.register_buffer("lengths", torch.full((c.length + 1,), 1 / (c.length + 1)))
         if c.has_sources:
-            self.register_buffer("target_lengths", torch.ones(c.length + 1, c.length + 1))
+            self.target_lengths = TargetLengths(c.vocab_size, c.length)
         self.register_buffer("prior_weight", torch.zeros(()))
         self.post_init()
 

@@ -38,7 +38,8 @@ from textdiff.text.preparation import prepare_data
 from textdiff.text.requests import TextModel, joined, sample_request
 from textdiff.text.sampling import generate
 from textdiff.text.sources import open_texts
-from textdiff.text.targets import target_request, target_statistics
+from textdiff.text.target_lengths import target_share
+from textdiff.text.targets import target_request
 from textdiff.text.tokenizer import UNK, save_tokenizer
 from textdiff.training.batching import MicroBatch
 from textdiff.training.checkpoint import sha256
@@ -98,12 +99,11 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
     options = asdict(config.model)
     vocab_size, pairs = tokenizer.get_vocab_size(), None
     options |= {"vocab_size": vocab_size, "length": config.data.length, "prior_pairs": 0}
-    target_lengths = None
+    separator = None
     if config.data.source:
         separator = tokenizer.token_to_id(SEPARATOR)
         assert separator is not None  # preparation adds it
-        target_lengths, share = target_statistics(corpus, separator, config.data.length)
-        options |= {"separator": separator, "target_share": share}
+        options |= {"separator": separator, "target_share": target_share(corpus, separator)}
     if config.model.family == "autoregressive":
         return Autoregressive(AutoregressiveConfig(**options))
     if config.model.has_markov_prior:
@@ -118,7 +118,9 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
         tokens += np.bincount(piece.tokens, minlength=len(tokens))
         lengths += np.bincount(piece.sizes, minlength=len(lengths))
     token_counts, length_counts = (torch.from_numpy(each).float() for each in (tokens, lengths))
-    model.set_data_statistics(token_counts, length_counts, pairs, target_lengths)
+    model.set_data_statistics(token_counts, length_counts, pairs)
+    if separator is not None:
+        model.target_lengths.fit(corpus, separator)
     if config.model.embedding_init == "spectral":
         dim, seed = config.model.embed_dim, config.train.seed
         start = spectral_embedding(corpus, vocab_size, dim, seed=seed)
