@@ -47,7 +47,7 @@ def machine(monkeypatch):
 
 @pytest.mark.parametrize(
     ("native", "gain", "expected"),
-    [(True, 2.5, "bf16"), (True, 1.5, "no"), (True, 0.5, "no"), (False, 2.5, "no")],
+    [(True, 2.5, "bf16"), (True, 1.4, "no"), (True, 0.5, "no"), (False, 2.5, "no")],
 )
 def test_bf16_is_chosen_where_native_and_faster(machine, native, gain, expected):
     machine(native, gain)

@@ -15,7 +15,13 @@ from textdiff.evaluation import plots
 LINES = [
     {"step": 5, "eps": 2.0, "schedule": 0.1, "lr": 0.1, "seconds": 1.0, "images_per_second": 3.0},
     {"step": 10, "eps": 1.0, "schedule": 0.2, "lr": 0.1, "seconds": 2.0, "grad_norm": 2.0},
-    {"step": 10, "valid/eps": 1.5, "context_gain/-2": 1.0, "context_gain/-10": 0.5},
+    {
+        "step": 10,
+        "valid/eps": 1.5,
+        "context_gain/-2": 1.0,
+        "context_gain/-10": 0.5,
+        "cross_entropy/-2": 3.0,
+    },
     {"step": 12, "valid/eps": 1.4, "context_gain/-2": 2.0, "samples": ["a <b> & c"]},
 ]
 
@@ -38,7 +44,7 @@ def test_page_shows_pictures_and_samples(run, tmp_path, capsys):
     main(["plot", run, "--out", str(tmp_path / "out"), "--format", "svg"])
     page = Path(capsys.readouterr().out.strip())
     assert page == tmp_path / "out" / "index.html"
-    names = ["losses.svg", "context_gain.svg", "schedule.svg", "embeddings.svg"]
+    names = ["losses.svg", "logsnr.svg", "schedule.svg", "embeddings.svg"]
     assert pictures(page) == names
     assert {each.name for each in page.parent.iterdir()} == {*names, "index.html"}
     content = page.read_text(encoding="utf-8")
@@ -50,7 +56,7 @@ def test_page_shows_pictures_and_samples(run, tmp_path, capsys):
 
 def test_unfinished_runs_have_losses_and_gains(unfinished):
     page = plots.plot_runs([str(unfinished)], unfinished / "plots", "png")
-    assert pictures(page) == ["losses.png", "context_gain.png"]
+    assert pictures(page) == ["losses.png", "logsnr.png"]
     assert "a &lt;b&gt; &amp; c" in page.read_text(encoding="utf-8")
 
 
@@ -66,7 +72,8 @@ def test_figures_are_those_of_the_log(unfinished):
     run = plots.read_run(unfinished, "a")
     assert run.losses == ["eps", "schedule"]
     assert run.values("eps") == ([5, 10], [2.0, 1.0])
-    assert run.gains == [(10, [(-10.0, 0.5), (-2.0, 1.0)]), (12, [(-2.0, 2.0)])]
+    assert run.by_logsnr("cross_entropy") == [(10, [(-2.0, 3.0)])]
+    assert run.by_logsnr("context_gain") == [(10, [(-10.0, 0.5), (-2.0, 1.0)]), (12, [(-2.0, 2.0)])]
     _, axis = plt.subplots()
     plots._draw_loss([run, run], "eps", axis)
     drawn = [np.array(line.get_xydata()).tolist() for line in axis.lines]
@@ -74,10 +81,10 @@ def test_figures_are_those_of_the_log(unfinished):
     plt.close("all")
 
 
-def test_several_runs_show_their_last_gains(unfinished):
+def test_several_runs_show_their_last_validation(unfinished):
     runs = [plots.read_run(unfinished, name) for name in "ab"]
     _, axis = plt.subplots()
-    plots._draw_gain(runs, axis)
+    plots._draw_by_logsnr(runs, "context_gain", axis)
     assert [line.get_label() for line in axis.lines[:2]] == ["a, step 12", "b, step 12"]
     assert axis.lines[0].get_xydata().tolist() == [[-2, 2]]
     plt.close("all")

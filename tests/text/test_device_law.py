@@ -16,7 +16,7 @@ from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.text.config import DecodingConfig
 from textdiff.text.dataset import training_batches, validation_batches
-from textdiff.text.diagnostics import context_gain, token_recovery
+from textdiff.text.diagnostics import losses_by_logsnr, token_recovery
 from textdiff.text.likelihood import negative_elbo, ode_negative_elbo
 from textdiff.text.requests import (
     continue_request,
@@ -188,7 +188,7 @@ def test_bounds_do_not_wait(new_model, device_batch, options, exact_int64):
 def test_diagnostics_wait_once_per_log_snr(new_model, device_batch, exact_int64):
     model = new_model().to(DEVICE).eval()
     with pretended_device(exact_int64) as waits:
-        context_gain(model, device_batch["ids"], device_batch["mask"], [0.0, 1.0])
+        losses_by_logsnr(model, device_batch["ids"], device_batch["mask"], [0.0, 1.0])
         token_recovery(model, device_batch["ids"], device_batch["mask"], [0.0, 1.0])
     assert len(waits) == 4 or not exact_int64, waits
 

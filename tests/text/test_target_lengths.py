@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from textdiff.text.dataset import Corpus
+from textdiff.text.lengths import spread_lengths
 from textdiff.text.target_lengths import TargetLengths, target_share
 
 SEPARATOR, LONGEST, VOCABULARY = 9, 40, 12
@@ -67,3 +68,11 @@ def test_a_new_model_counts_by_source_length():
 def test_share_of_tokens_in_targets():
     corpus = Corpus.of([[1, 9, 2, 2], [1, 9, 2, 2], [1] * 8 + [9, 3]])
     assert target_share(corpus, SEPARATOR) == 5 / 18
+
+
+def test_lengths_are_spread_evenly_from_the_median():
+    weight = torch.ones(16)
+    assert spread_lengths(weight, 3, 0).tolist() == [7, 3, 11]
+    assert spread_lengths(weight, 15, 0).sort().values.tolist() == [*range(15)]
+    assert spread_lengths(weight, 5, 0).equal(spread_lengths(weight, 9, 0)[:5])
+    assert spread_lengths(weight, 99, 4).min() == 4

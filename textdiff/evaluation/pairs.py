@@ -125,10 +125,7 @@ def _targets(
     """A row of generated targets."""
     tokenizer, many = evaluator.tokenizer, candidates(options.mbr, options.rank)
     given, sampling = [*map(list, evaluator.encode([*evaluator.pairs]))], options.sampling(steps)
-    requests = [
-        target_request(model, ids, many, options.seed, None, options.decoding, number * many)
-        for number, ids in enumerate(given)
-    ]
+    requests = [target_request(model, ids, many, None, options.decoding) for ids in given]
 
     def decode(row: int, ids: list[int]) -> str:
         return tokenizer.decode(ids[len(given[row // many]) + 1 :])

@@ -1,4 +1,4 @@
-"""Pictures of runs: losses, context gain, schedules, word embeddings, and samples over time."""
+"""Pictures of runs: losses, schedules, word embeddings, and samples over time."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,9 @@ from textdiff.text.model import DiffusionLM
 Axes = Any  # of matplotlib, which is optional
 Line = dict[str, Any]
 NOT_LOSSES = ("step", "lr", "grad_norm", "utilization", "seconds")
-GAIN, HELD_OUT = "context_gain/", "valid/"
+HELD_OUT = "valid/"
+# figures that are logged at several log SNRs
+BY_LOGSNR = {"cross_entropy": "nats per word", "context_gain": "nats per word that context saves"}
 LABELS = 90  # words in the map of embeddings
 NEIGHBORS = 5
 
@@ -53,15 +55,14 @@ class Run:
         keys = {key for line in self.lines for key in line if "/" not in key}
         return sorted(k for k in keys - {*NOT_LOSSES, "samples"} if not k.endswith("_per_second"))
 
-    @property
-    def gains(self) -> list[tuple[int, list[tuple[float, float]]]]:
-        """Log SNRs and context gains of each validation."""
-        found = []
+    def by_logsnr(self, figure: str) -> list[tuple[int, list[tuple[float, float]]]]:
+        """Steps of the validations, and the log SNRs and values of a figure at each."""
+        found, prefix = [], f"{figure}/"
         for line in self.lines:
-            keys = [key for key in line if key.startswith(GAIN)]
+            keys = [key for key in line if key.startswith(prefix)]
             if keys:
-                gains = [(float(key.removeprefix(GAIN)), line[key]) for key in keys]
-                found.append((line["step"], sorted(gains)))
+                points = [(float(key.removeprefix(prefix)), line[key]) for key in keys]
+                found.append((line["step"], sorted(points)))
         return found
 
 
@@ -130,11 +131,11 @@ def _pictures(runs: list[Run]) -> dict[str, list[Callable[[Axes], None]]]:
     """The panels of each picture: functions that draw them."""
     texts = [run for run in runs if run.model]
     terms = sorted({term for run in runs for term in run.losses})
-    gains = [run for run in runs if run.gains]
+    logged = {each: [run for run in runs if run.by_logsnr(each)] for each in BY_LOGSNR}
     fitted = [run for run in texts if hasattr(run.model, "adaptive")]
     found: dict[str, list[Callable[[Axes], None]]] = {
         "losses": [partial(_draw_loss, runs, term) for term in terms],
-        "context_gain": [partial(_draw_gain, gains)] if gains else [],
+        "logsnr": [partial(_draw_by_logsnr, some, each) for each, some in logged.items() if some],
         "schedule": [partial(_draw_schedule, texts)] if texts else [],
         "embeddings": [partial(_draw_embeddings, run) for run in texts],
     }
@@ -157,20 +158,21 @@ def _draw_loss(runs: list[Run], term: str, axis: Axes) -> None:
     axis.legend()
 
 
-def _draw_gain(runs: list[Run], axis: Axes) -> None:
+def _draw_by_logsnr(runs: list[Run], figure: str, axis: Axes) -> None:
     from matplotlib import colormaps
 
     if len(runs) == 1:  # from the first validation (light) to the last (dark)
-        gains = runs[0].gains
-        for i, (step, points) in enumerate(gains):
-            color = colormaps["Blues"](0.3 + 0.7 * (i + 1) / len(gains))
-            label = f"step {step:,}" if i in (0, len(gains) - 1) else None
+        validations = runs[0].by_logsnr(figure)
+        for i, (step, points) in enumerate(validations):
+            color = colormaps["Blues"](0.3 + 0.7 * (i + 1) / len(validations))
+            label = f"step {step:,}" if i in (0, len(validations) - 1) else None
             axis.plot(*zip(*points, strict=True), "o-", color=color, label=label)
     else:
         for run in runs:
-            step, points = run.gains[-1]
+            step, points = run.by_logsnr(figure)[-1]
             axis.plot(*zip(*points, strict=True), "o-", label=f"{run.name}, step {step:,}")
-    axis.set(title="Context gain", xlabel="log SNR", ylabel="nats saved per word")
+    title = f"{figure.replace('_', ' ').capitalize()} of held-out text"
+    axis.set(title=title, xlabel="log SNR", ylabel=BY_LOGSNR[figure])
     axis.axhline(0, color="gray", linewidth=0.5)
     axis.legend()
 

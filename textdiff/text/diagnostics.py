@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,25 +18,36 @@ from textdiff.text.transformer import NoisyText
 Sentence = tuple[int, ...]
 
 
+class WordLoss(NamedTuple):
+    """Losses of the words at one log SNR.
+
+    Args:
+        cross_entropy: Cross-entropy in nats per word.
+        context_gain: Nats per word that the context saves, compared with Bayes' rule for each word
+            without its context. Around 0 or below, the model denoises words one by one, and its
+            samples will be unrelated words.
+    """
+
+    cross_entropy: float
+    context_gain: float
+
+
 @torch.no_grad()
-def context_gain(
+def losses_by_logsnr(
     model: WordPredictor,
     ids: Int[Tensor, "b l"],
     mask: Bool[Tensor, "b l"],
     logsnrs: Sequence[float],
-) -> dict[float, float]:
-    """Nats per word that the context saves at each log SNR.
-
-    The baseline is Bayes' rule for each word without its context. Around 0 or below, the model
-    denoises words one by one, and its samples will be unrelated words.
-    """
-    gains = {}
+) -> dict[float, WordLoss]:
+    """Losses of the words at each log SNR. Words of sources are clean and do not count."""
+    losses = {}
+    targets = mask & ~source_positions(ids, model.config.separator)
     for value in logsnrs:
         x_t, logsnr, logits = _predict(model, ids, mask, value)
-        context_free = cross_entropy(model.words.context_free_logits(x_t, logsnr), ids)
-        targets = mask & ~source_positions(ids, model.config.separator)
-        gains[value] = _mean(context_free - cross_entropy(logits, ids), targets)
-    return gains
+        alone = _mean(cross_entropy(model.words.context_free_logits(x_t, logsnr), ids), targets)
+        loss = _mean(cross_entropy(logits, ids), targets)
+        losses[value] = WordLoss(loss, alone - loss)
+    return losses
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ TEXTS = {
     "text_e2e": (1_591, 26),
     "text_e2e_meaning": (1_595, 64),
     "text_multi30k": (5_000, 14),
+    "text_multi30k_de": (6_000, 32),
     "text_wikitext2": (8_192, 64),
 }
 SUCCESSORS = 16  # pairs of each word in the Markov prior, as in E2E

@@ -200,7 +200,7 @@ class GenerativePredictor(WordPredictor):
             i, ids = numbered
             self._check_count(count, len(ids) + sources)
             if sources:
-                return target_request(self, ids, n, seed, count, decoding, i * n)
+                return target_request(self, ids, n, count, decoding)
             length = count and count + len(ids)
             return continue_request(self, ids, n, seed, length, decoding, i * n)
 

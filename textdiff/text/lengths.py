@@ -67,11 +67,31 @@ def draw_lengths(
         weight: Weight of each length. If none from `at_least` on has any, all have the same.
         first: Number of the first.
     """
+    return _at_quantiles(weight, uniform(sample_keys(seed, n, first), stream=0), at_least)
+
+
+def spread_lengths(weight: Float[Tensor, " k"], n: int, at_least: int) -> Int[Tensor, " n"]:
+    """Lengths from `at_least` to k - 1 that are spread evenly over their distribution.
+
+    The first is the median, the next two are the quartiles, and so on: their quantiles are the
+    sequence of van der Corput in base 2.
+
+    Args:
+        weight: Weight of each length. If none from `at_least` on has any, all have the same.
+    """
+    number, quantiles = torch.arange(1, n + 1), torch.zeros(n, dtype=torch.float64)
+    for bit in range(n.bit_length()):  # the bits of the number after the point, in reverse
+        quantiles += (number >> bit & 1) * 0.5 ** (bit + 1)
+    return _at_quantiles(weight, quantiles, at_least)
+
+
+def _at_quantiles(
+    weight: Float[Tensor, " k"], quantiles: Float[Tensor, " n"], at_least: int
+) -> Int[Tensor, " n"]:
     possible = torch.arange(len(weight)) >= at_least
     weight = weight.cpu().double() * possible
     weight = weight if weight.sum() > 0 else possible.double()
-    drawn = uniform(sample_keys(seed, n, first), stream=0).double() * weight.sum()
-    return torch.searchsorted(weight.cumsum(0), drawn)
+    return torch.searchsorted(weight.cumsum(0), quantiles.double() * weight.sum())
 
 
 def given_positions(model: WordPredictor, ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:

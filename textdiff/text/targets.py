@@ -5,7 +5,7 @@ import torch
 from textdiff.config import UserError, check
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DecodingConfig
-from textdiff.text.lengths import draw_lengths
+from textdiff.text.lengths import spread_lengths
 from textdiff.text.requests import Request, TextModel, continued
 
 
@@ -13,16 +13,14 @@ def target_request(
     model: TextModel,
     source: list[int],
     n: int,
-    seed: int,
     length: int | None = None,
     decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
-    first: int = 0,
 ) -> Request:
     """Request for n targets of a source, which is given before the separator.
 
     Args:
-        length: Number of tokens of each target. If None, drawn given the source.
-        first: Number of the first sequence, if the request is a part of another.
+        length: Number of tokens of each target. If None, predicted from the source: the median for
+            the first target, and lengths spread evenly over their distribution for others.
 
     Raises:
         UserError: If the model has no sources, or no room for a target.
@@ -41,7 +39,6 @@ def target_request(
     else:
         sequence = torch.tensor([given], device=model.device)
         weight = model.target_lengths(sequence, torch.ones_like(sequence, dtype=torch.bool))
-        lengths = draw_lengths(
-            weight[0, : room + 1], n, seed, min(decoding.least_tokens, room), first
-        )
+        at_least = min(decoding.least_tokens, room)
+        lengths = spread_lengths(weight[0, : room + 1], n, at_least)
     return continued(model, given, lengths + len(given), decoding)

@@ -210,7 +210,8 @@ class TextTasks(ABC, Generic[R]):
         """Generates n targets of each source, with a model that was trained on pairs.
 
         Args:
-            length: Tokens of each target. If None, drawn from the lengths of the training text.
+            length: Tokens of each target. If None, predicted from the source: the median for the
+                first candidate, and lengths spread evenly over their distribution for others.
             mbr: Candidates for each target. The one that agrees best with the others is chosen:
                 minimum Bayes risk with BLEU (Kumar & Byrne, 2004).
             rank: Candidates for each target, if those of a source are ranked.
@@ -219,17 +220,16 @@ class TextTasks(ABC, Generic[R]):
         check(mbr == 1 or rank is None, "--mbr", "left out with --rank", mbr)
         many = candidates(n * mbr, rank)
         sampling, decoding = sampling_options(many, options)
-        texts, seed = checked_texts(source, "--source"), sampling.seed
+        texts = checked_texts(source, "--source")
         given = [encode(self.tokenizer, each) for each in texts]
 
-        def request_of(numbered: tuple[int, list[int]]) -> Request:
-            i, ids = numbered
-            return target_request(self.model, ids, many, seed, length, decoding, i * many)
+        def request_of(ids: list[int]) -> Request:
+            return target_request(self.model, ids, many, length, decoding)
 
         def decode(row: int, ids: list[int]) -> str:
             return self.tokenizer.decode(ids[len(given[row // many]) + 1 :])
 
-        request = joined(for_each(enumerate(given), request_of, "--source"))
+        request = joined(for_each(given, request_of, "--source"))
         select = ranking(self.model, request, n, rank, sampling) or most_like_others(mbr)
         return self._run(Task(request, decode, sampling, select, _sources(texts)))
 

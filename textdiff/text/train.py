@@ -29,7 +29,7 @@ from textdiff.text.dataset import (
     training_batches,
     validation_batches,
 )
-from textdiff.text.diagnostics import context_gain, sanity_warnings
+from textdiff.text.diagnostics import WordLoss, losses_by_logsnr, sanity_warnings
 from textdiff.text.embedding_init import spectral_embedding
 from textdiff.text.generation_config import DiffusionGenerationConfig
 from textdiff.text.markov_prior import pair_statistics
@@ -141,24 +141,25 @@ def _begin(
 def _validation_report(
     model: TextModel, valid: Corpus, tokenizer: Tokenizer, config: TextConfig
 ) -> ValidationReport:
-    """Context gain and a few samples."""
-    gain, messages = _context_gain(model, valid), []
-    if gain:
-        values = "  ".join(f"{logsnr:+.0f}: {value:.2f}" for logsnr, value in gain.items())
-        messages = [f"context gain in nats per word, by log SNR  {values}"]
-    metrics = {f"context_gain/{logsnr:g}": value for logsnr, value in gain.items()}
+    """Losses at some log SNRs and a few samples."""
+    losses, messages = _losses_by_logsnr(model, valid), []
+    if losses:
+        gains = "  ".join(f"{at:+.0f}: {loss.context_gain:.2f}" for at, loss in losses.items())
+        messages = [f"context gain in nats per word, by log SNR  {gains}"]
+    metrics = {f"context_gain/{at:g}": loss.context_gain for at, loss in losses.items()}
+    metrics |= {f"cross_entropy/{at:g}": loss.cross_entropy for at, loss in losses.items()}
     samples = _samples(model, tokenizer, config, valid, n=4)
     return ValidationReport(metrics, messages, [tokenizer.decode(ids) for ids in samples])
 
 
-def _context_gain(model: TextModel, valid: Corpus) -> dict[float, float]:
-    """Context gain at `LOGSNRS`; empty if the logits are not trained as probabilities."""
+def _losses_by_logsnr(model: TextModel, valid: Corpus) -> dict[float, WordLoss]:
+    """Losses at `LOGSNRS`; empty if the logits are not trained as probabilities."""
     if not isinstance(model, DiffusionLM) or model.config.objective != "ce":
         return {}
     rows = [valid[i] for i in range(min(128, len(valid)))]
     batch = collate(rows, np.arange(len(rows)))
     ids, mask = batch["ids"].to(model.device), batch["mask"].to(model.device)
-    return context_gain(model, ids, mask, LOGSNRS)
+    return losses_by_logsnr(model, ids, mask, LOGSNRS)
 
 
 def _samples(
@@ -172,9 +173,7 @@ def _samples(
         rows = [valid[i].tolist() for i in range(min(n, len(valid)))]
         sizes = [row.index(model.config.separator) + 1 for row in rows]
         given = [row[: size - 1] for row, size in zip(rows, sizes, strict=True)]
-        request = joined(
-            [target_request(model, ids, 1, seed=0, first=i) for i, ids in enumerate(given)]
-        )
+        request = joined([target_request(model, ids, 1) for ids in given])
     found = collect(generate(model, tokenizer, request, sampling))
     return [ids[size:] for ids, size in zip(found, sizes, strict=True)]
 
@@ -186,7 +185,8 @@ def _sanity_check(
     samples = [tuple(ids) for ids in _samples(model, tokenizer, config, valid, n=64)]
     training = [tuple(_target(corpus[i].tolist(), model)) for i in range(len(corpus))]
     warnings = sanity_warnings(samples, training, tokenizer.token_to_id(UNK))
-    if max(_context_gain(model, valid).values(), default=1) < 0.1:
+    losses = _losses_by_logsnr(model, valid).values()
+    if max((loss.context_gain for loss in losses), default=1) < 0.1:
         warnings.append("the context gain is near 0, so samples are unrelated words: train longer")
     if warnings:
         log.warning("sanity check of 64 samples: %s", "; ".join(warnings))
