@@ -165,7 +165,7 @@ def test_unfinished_default_model_is_trained_on(tmp_path, monkeypatch):
     path = tmp_path / "runs/demo/config.yaml"
     options = path.read_text(encoding="utf-8").replace("  steps: 2", "  steps: 4")
     path.write_text(options, encoding="utf-8")
-    assert default_model.default_model() == "runs/demo"
+    assert default_model.default_model("127.0.0.1", 0) == "runs/demo"
     assert steps_done(tmp_path / "runs/demo/state") == 4
     monkeypatch.setattr(default_model, "open_run_dir", None)  # not called
-    assert default_model.default_model() == "runs/demo"
+    assert default_model.default_model("127.0.0.1", 0) == "runs/demo"

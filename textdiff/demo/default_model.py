@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from textdiff.demo.waiting import waiting_page
 from textdiff.options import load_config, load_run_config, shipped_configs
 from textdiff.text.config import TextConfig
 from textdiff.training.run_dir import open_run_dir, steps_done
@@ -12,8 +13,13 @@ RUN = Path("runs/demo")
 log = logging.getLogger("textdiff")
 
 
-def default_model() -> str:
-    """The run folder of the default model, which is trained or continued first where needed."""
+def default_model(host: str, port: int) -> str:
+    """The run folder of the default model, which is trained or continued first where needed.
+
+    Args:
+        host: Address on which a page shows the progress meanwhile.
+        port: Port of this page.
+    """
     if (saved := RUN / "config.yaml").exists():
         config = load_run_config(saved, TextConfig)
         if steps_done(RUN / "state") >= config.train.steps:
@@ -24,4 +30,6 @@ def default_model() -> str:
     from textdiff.text.train import train
 
     run_dir = open_run_dir(config, resume=(RUN / "state").exists())
-    return str(train(config, run_dir))
+    with waiting_page(host, port, RUN, config.train.steps) as address:
+        log.info("the page at %s shows the progress", address)
+        return str(train(config, run_dir))

@@ -39,7 +39,7 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
     """
     check_free(host, port)
     use_few_arenas()
-    names = [*models] or [default_model()]
+    names = [*models] or [default_model(host, port)]
     page = build_page({name: open_model(name) for name in names})
     log.info("the page is at http://%s:%d (Ctrl-C ends it)", host, port)
     with tempfile.TemporaryDirectory(prefix="textdiff-demo-") as folder:
