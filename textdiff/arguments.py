@@ -1,19 +1,34 @@
 """Checks of the arguments of functions that users call from Python."""
 
 import inspect
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields
 from functools import cache, wraps
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from textdiff.config import check
+from textdiff.config import UserError, check
 from textdiff.options import refuse_unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
 KINDS[NoneType] = "None"
+
+_on_command_line = ContextVar("_on_command_line", default=False)
+
+
+@contextmanager
+def command_line_names() -> Iterator[None]:
+    """Messages name options as on the command line: --steps instead of steps."""
+    token = _on_command_line.set(True)
+    try:
+        yield
+    finally:
+        _on_command_line.reset(token)
 
 
 def checked_arguments(*kinds: type[Any]) -> Callable[[F], F]:
@@ -38,11 +53,22 @@ def checked_arguments(*kinds: type[Any]) -> Callable[[F], F]:
             for name, value in [*named, *kwargs.items()]:
                 hint = hints.get(name, Any)
                 check(_fits(value, hint), name, _description(hint), value)
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except UserError as error:
+                if not _on_command_line.get():
+                    names = {name: name for name in [*hints, function.__name__]}
+                    error.args = (_with_names(str(error), names | {"class": "label"}),)
+                raise
 
         return checked  # type: ignore[return-value]
 
     return decorate
+
+
+def _with_names(message: str, names: dict[str, str]) -> str:
+    """A message in which options have their names in Python."""
+    return re.sub(r"--(\w+)", lambda found: names.get(found[1], found[0]), message)
 
 
 @cache

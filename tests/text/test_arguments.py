@@ -31,8 +31,8 @@ def pipe(model, tokenizer):
         (lambda pipe: pipe.rewrite(SENTENCE, require=[3]), "require must be a list of which each"),
         (lambda pipe: pipe.infill(SENTENCE, longest="4"), "longest must be a whole number"),
         (lambda pipe: pipe.generate(5), "source must be a text"),
-        (lambda pipe: pipe.complete("the [PAD] king"), r"--text must be without \[PAD\]"),
-        (lambda pipe: pipe.generate("the [SEP] king"), r"--source must be without \[SEP\]"),
+        (lambda pipe: pipe.complete("the [PAD] king"), r"text must be without \[PAD\]"),
+        (lambda pipe: pipe.generate("the [SEP] king"), r"source must be without \[SEP\]"),
     ],
 )
 def test_wrong_types_are_refused_in_one_line(pipe, call, message):

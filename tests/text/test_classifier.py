@@ -119,7 +119,7 @@ def test_classifiers_of_other_models_are_refused(new_model, config, classifier):
 
 
 def test_bad_input_is_refused_in_one_line(pipe, config, classifier, tmp_path):
-    with pytest.raises(UserError, match="--label must be one of king, others, got 'dog'"):
+    with pytest.raises(UserError, match="label must be one of king, others, got 'dog'"):
         pipe.sample(1, classifier=config.out, label="dog")
     with pytest.raises(UserError, match="holds no classifier: make one with"):
         pipe.sample(1, classifier=str(tmp_path), label="king")

@@ -124,11 +124,11 @@ def test_options_may_be_texts_with_commas(pipe):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"forbid": ["girl"], "require": ["Girl"]}, "'girl' is in --forbid and in --require"),
+        ({"forbid": ["girl"], "require": ["Girl"]}, "'girl' is in forbid and in require"),
         ({"forbid": ["girl"], "require": ["small girl"]}, "required phrase has a forbidden one"),
-        ({"require": ["unicorn"]}, "--require: 'unicorn' is not in the model's vocabulary"),
-        ({"forbid": ["a unicorn"]}, "--forbid: 'unicorn' is not in the model's vocabulary"),
-        ({"forbid": "king,"}, "--forbid must be words or phrases, separated by commas, got ''"),
+        ({"require": ["unicorn"]}, "require: 'unicorn' is not in the model's vocabulary"),
+        ({"forbid": ["a unicorn"]}, "forbid: 'unicorn' is not in the model's vocabulary"),
+        ({"forbid": "king,"}, "forbid must be words or phrases, separated by commas, got ''"),
         ({"length": 3, "require": ["the king sees a"]}, "no 3 tokens have all required"),
         ({"require": "the,a,king,boy,boys,girl,sees,brave"}, "have too many phrases together"),
     ],
@@ -141,7 +141,7 @@ def test_contradictions_are_one_clear_line(pipe, options, message):
 
 def test_given_words_may_contradict(pipe):
     for message, call in {
-        "--forbid: the given words have 'king'": lambda: pipe.complete("the king", forbid="king"),
+        "forbid: the given words have 'king'": lambda: pipe.complete("the king", forbid="king"),
         "no 2 tokens that keep the given words": lambda: pipe.infill(
             f"the {MASK}", require=["king", "girl"]
         ),

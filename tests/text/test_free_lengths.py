@@ -129,10 +129,10 @@ def test_stream_fills_any_number_of_words(pipe):
     [
         (lambda pipe: pipe.rewrite(f"the {ANY_NUMBER}"), r"without \[MASK\*\], which infill fills"),
         (lambda pipe: pipe.complete(f"the {ANY_NUMBER}"), "which infill fills"),
-        (lambda pipe: pipe.infill(TEXT, longest=0), "--longest must be at least 1, got 0"),
+        (lambda pipe: pipe.infill(TEXT, longest=0), "longest must be at least 1, got 0"),
         (lambda pipe: pipe.infill(f"the {ANY_NUMBER} " * 7), "at most 6"),
         (lambda pipe: pipe.infill("the [MASK+] dog"), r"written \[MASK\], or \[MASK\*\] for one"),
-        (lambda pipe: pipe.infill(["the dog", TEXT]), r"^--text \(number 1\) has no"),
+        (lambda pipe: pipe.infill(["the dog", TEXT]), r"^text \(number 1\) has no"),
     ],
 )
 def test_bad_marks_are_refused_in_one_line(pipe, call, message):

@@ -102,13 +102,13 @@ def test_unknown_arguments_name_the_nearest(pipe):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda pipe: pipe.rewrite("  "), "--text must be a text"),
+        (lambda pipe: pipe.rewrite("  "), "text must be a text"),
         (lambda pipe: pipe.rewrite([]), "at least one"),
         (lambda pipe: pipe.rewrite(f"the {MASK}"), "without .*MASK.*, which infill fills"),
         (lambda pipe: pipe.complete(f"the {MASK}"), "without .*MASK.*, which infill fills"),
         (lambda pipe: pipe.infill("the king"), "no .*MASK.* to fill"),
-        (lambda pipe: pipe.sample(0), "--n must be between 1"),
-        (lambda pipe: pipe.complete("the", length=1000), "--length must be between"),
+        (lambda pipe: pipe.sample(0), "n must be between 1"),
+        (lambda pipe: pipe.complete("the", length=1000), "length must be between"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(pipe, call, message):

@@ -134,16 +134,16 @@ def test_similarity_is_that_of_words():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda pipe: pipe.sample(2, rank=0), "--rank must be between 1 and"),
+        (lambda pipe: pipe.sample(2, rank=0), "rank must be between 1 and"),
         (lambda pipe: pipe.stream.sample(2, rank=2), "left out of stream"),
-        (lambda pipe: pipe.rewrite(SENTENCE, strength=[]), "--strength must be at least one"),
-        (lambda pipe: pipe.rewrite(SENTENCE, strength=[0.1, 2]), "--strength must be between 0"),
+        (lambda pipe: pipe.rewrite(SENTENCE, strength=[]), "strength must be at least one"),
+        (lambda pipe: pipe.rewrite(SENTENCE, strength=[0.1, 2]), "strength must be between 0"),
         (lambda pipe: pipe.log_likelihood(SENTENCE, draws=3), "draws must be at least 4"),
         (lambda pipe: pipe.log_likelihood("dog " * 21), "1 to 20 tokens for this model, got 21"),
-        (lambda pipe: pipe.log_likelihood(["dog", " "]), r"^--text \(number 2\) must be a text"),
+        (lambda pipe: pipe.log_likelihood(["dog", " "]), r"^texts \(number 2\) must be a text"),
         (
             lambda pipe: pipe.rewrite([SENTENCE, "dog " * 21]),
-            r"^--text \(number 2\): the text must",
+            r"^text \(number 2\): the text must",
         ),
     ],
 )

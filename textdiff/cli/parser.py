@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 from jsonargparse import Namespace, auto_cli
 
 from textdiff import __version__
+from textdiff.arguments import command_line_names
 from textdiff.cli.streams import TolerantStream, accept_all_characters
 from textdiff.config import UserError
 from textdiff.memory import keep_freed_memory
@@ -58,7 +59,8 @@ def run_command_line(
         accept_all_characters(sys.stdout)
         output = TolerantStream(sys.stdout or nowhere, raises=True)
         errors = TolerantStream(sys.stderr or nowhere)
-        with redirect_stdout(output), redirect_stderr(errors), _logging():
+        streams = redirect_stdout(output), redirect_stderr(errors)
+        with streams[0], streams[1], _logging(), command_line_names():
             try:
                 _run(commands, arguments, build_parser(commands, prog, description))
                 sys.stdout.flush()

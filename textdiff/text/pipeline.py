@@ -84,5 +84,6 @@ class TextDiffusion(TextTasks[TextOutput]):
             >>> pipe.log_likelihood(["the king sees a dog .", "a dog ."], draws=4).tokens
             [6, 3]
         """
-        found = for_each(checked_texts(texts), partial(encode_whole, self.model, self.tokenizer))
+        encoded = partial(encode_whole, self.model, self.tokenizer)
+        found = for_each(checked_texts(texts, "texts"), encoded, "texts")
         return text_likelihood(self.model, found, draws, seed)
