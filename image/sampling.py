@@ -60,13 +60,18 @@ class Request:
         return path.grid(math.ceil(steps * strength)).unique_consecutive(dim=0)
 
 
-def load_model(name: str) -> ImageDiffusionModel:
+def load_model(
+    name: str, revision: str | None = None, token: str | None = None
+) -> ImageDiffusionModel:
     """Loads a model to this process's device.
 
     Args:
         name: A run folder, its model/ folder, or a model on the Hugging Face hub.
+        revision: Branch, tag or commit of a model on the hub. If None, the main branch.
+        token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
     """
-    model, _ = load_pretrained(name, (ImageDiffusionModel,), ("config.json",))
+    kinds = (ImageDiffusionModel,)
+    model, _ = load_pretrained(name, kinds, ("config.json",), revision, token)
     return model
 
 

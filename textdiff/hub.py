@@ -4,29 +4,43 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from textdiff.config import UserError
 from textdiff.device import own_device
+from textdiff.upload import hub_error
 
 M = TypeVar("M", bound=PreTrainedModel)
 
+DOWNLOADED = ("*.json", "*.safetensors", "README.md")  # files of a model on the hub
 
-def load_pretrained(name: str, kinds: tuple[type[M], ...], files: tuple[str, ...]) -> tuple[M, str]:
+
+def load_pretrained(
+    name: str,
+    kinds: tuple[type[M], ...],
+    files: tuple[str, ...],
+    revision: str | None = None,
+    token: str | None = None,
+) -> tuple[M, str]:
     """Loads a model in evaluation mode on this process's device.
 
     Args:
         name: A run folder, its model/ folder, or a name on the hub such as user/model.
         kinds: The classes that the model may have.
         files: Files that a folder with a model must contain.
+        revision: Branch, tag or commit of a model on the hub. If None, the main branch.
+        token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
 
     Returns:
-        The model, and the folder or the hub name that it was loaded from.
+        The model, and the folder that it was loaded from.
 
     Raises:
         UserError: If there is no such model or it cannot be loaded.
     """
     source = model_source(name, files)
+    if not Path(source).is_dir():
+        source = _download(name, revision, token)
     kind = "a model of textdiff" if len(kinds) > 1 else f"a {kinds[0].__name__}"
     model, report = _load(name, source, kind)
     if not isinstance(model, kinds):
@@ -56,6 +70,18 @@ def model_source(name: str, files: tuple[str, ...]) -> str:
         way_out = "give a run folder, its model/ folder, or a hub name such as user/model"
         raise UserError(f"{name} is not a folder: {way_out}")
     return str(folder) if folder.is_dir() else name
+
+
+def _download(name: str, revision: str | None, token: str | None) -> str:
+    """The folder in the hub's cache that holds a model, downloaded if it is not there.
+
+    Raises:
+        UserError: If it is neither on the hub nor in the cache.
+    """
+    try:
+        return snapshot_download(name, revision=revision, token=token, allow_patterns=[*DOWNLOADED])
+    except Exception as error:  # of the hub, of httpx and of the disk
+        raise hub_error(name, error) from error
 
 
 def _load(name: str, source: str, kind: str) -> tuple[Any, dict[str, Any]]:
@@ -90,6 +116,22 @@ def _check_size(name: str, folder: Path) -> None:
     if wanted > size:
         asked = f"its config.json asks for {wanted:,} weights or more"
         raise UserError(f"{name}: {asked}, its model.safetensors has {size:,} bytes")
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Saves weights and configuration, with the model card of the folder it was loaded from.
+
+    Raises:
+        UserError: If writing fails.
+    """
+    card = Path(model.name_or_path or ".") / "README.md"
+    text = card.read_text(encoding="utf-8") if model.name_or_path and card.exists() else None
+    try:
+        model.save_pretrained(folder)
+        if text is not None:
+            (folder / "README.md").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"the model cannot be written to {folder}: {error}") from error
 
 
 def looks_local(name: str) -> bool:

@@ -101,6 +101,17 @@ def plot(options: Namespace) -> None:
     print(plot_runs(options.runs, out, options.format))
 
 
+def push(options: Namespace) -> None:
+    """Uploads a model and prints its address."""
+    quiet_libraries()
+    from textdiff.hub import model_source
+    from textdiff.upload import push_folder
+
+    folder = Path(model_source(options.model, ("config.json", "model.safetensors")))
+    check(folder.is_dir(), "MODEL", "a run folder or its model/ folder", options.model)
+    print(push_folder(folder, options.repo, private=options.private))
+
+
 def demo(options: Namespace) -> None:
     """Serves a page on which models are tried out in a browser."""
     _need({"gradio": "demo"})

@@ -106,6 +106,14 @@ def add_plot(parser: OptionParser) -> None:
     parser.add_argument("--format", type=Literal["png", "svg"], default="png", help=help_)
 
 
+def add_push(parser: OptionParser) -> None:
+    """Upload a trained model, of text or of images, to the Hugging Face hub."""
+    parser.add_argument("model", type=str, help="Run folder, or its model/ folder.")
+    parser.add_argument("repo", type=str, help="Name on the hub, such as user/model.")
+    help_ = "Make a new repository private."
+    parser.add_argument("--private", action="store_true", help=help_)
+
+
 def add_demo(parser: OptionParser) -> None:
     """Open a page in the browser on which models are tried out: text appears out of noise."""
     help_ = f"{MODEL_HELP} Several are shown side by side. Without one, a model of the built-in "
@@ -156,6 +164,7 @@ COMMANDS: Commands = {
     "train-classifier": Command(add_train_classifier, commands.train_classifier),
     "evaluate": Command(add_evaluate, commands.evaluate),
     "plot": Command(add_plot, commands.plot),
+    "push": Command(add_push, commands.push),
     "demo": Command(add_demo, commands.demo),
     "doctor": Command(add_doctor, commands.doctor),
 }

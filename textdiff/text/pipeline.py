@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from textdiff.config import UserError
+from textdiff.hub import save_model
 from textdiff.sampling import collect
 from textdiff.text.hub import load_model
 from textdiff.text.inputs import checked_texts, for_each
@@ -11,6 +13,8 @@ from textdiff.text.sampling import generate
 from textdiff.text.sequence_likelihood import TextLikelihood, encode_whole, text_likelihood
 from textdiff.text.task import Task, TextOutput
 from textdiff.text.tasks import TextTasks
+from textdiff.text.tokenizer import save_tokenizer
+from textdiff.upload import push_saved
 
 
 class TextStream(TextTasks[Iterator[TextOutput]]):
@@ -46,13 +50,35 @@ class TextDiffusion(TextTasks[TextOutput]):
     """
 
     @classmethod
-    def from_pretrained(cls, name: str) -> "TextDiffusion":
+    def from_pretrained(
+        cls, name: str, *, revision: str | None = None, token: str | None = None
+    ) -> "TextDiffusion":
         """Loads a model to this process's device.
 
         Args:
             name: A run folder, its model/ folder, or a model on the Hugging Face hub.
+            revision: Branch, tag or commit of a model on the hub. If None, the main branch.
+            token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
         """
-        return cls(*load_model(name))
+        return cls(*load_model(name, revision, token))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Saves what `from_pretrained` loads into a folder, with the model card if there is one."""
+        save_model(self.model, Path(folder))
+        save_tokenizer(self.tokenizer, Path(folder))
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Uploads the model to the Hugging Face hub and returns its address.
+
+        Args:
+            repo_id: Name on the hub, such as user/model.
+            private: Whether a new repository is private.
+            token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
+
+        Raises:
+            UserError: If the hub refuses the model or cannot be reached.
+        """
+        return push_saved(self.save_pretrained, repo_id, private=private, token=token)
 
     @property
     def stream(self) -> TextStream:

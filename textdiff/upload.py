@@ -1,0 +1,97 @@
+"""Uploading of trained models to the Hugging Face hub, and the hub's errors in one line.
+
+This module imports no model and no torch.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from textdiff.config import UserError
+
+log = logging.getLogger("textdiff")
+
+
+def push_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    message: str = "Upload a model of textdiff",
+) -> str:
+    """Uploads the files of a model/ folder in one commit, into a repository that may be new.
+
+    Args:
+        repo_id: Name on the hub, such as user/model.
+        private: Whether a new repository is private.
+        token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
+        message: Message of the commit.
+
+    Returns:
+        Address of the model on the hub.
+
+    Raises:
+        UserError: If the hub refuses it or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    if not (folder / "README.md").exists():
+        log.warning("%s has no README.md: the model is uploaded without a model card", folder)
+    api = HfApi(token=token)
+    try:
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=url.repo_id,
+            folder_path=folder,
+            commit_message=message,
+            ignore_patterns=[".*", "*.partial"],
+        )
+    except Exception as error:  # of the hub, of httpx and of the disk
+        raise hub_error(repo_id, error) from error
+    return str(url)
+
+
+def push_saved(save: Callable[[Path], None], repo_id: str, **options: str | bool | None) -> str:
+    """Uploads what a function saves into a folder.
+
+    Args:
+        save: Function that writes the files of a model into a folder.
+        options: As in `push_folder`.
+    """
+    with TemporaryDirectory(prefix="textdiff-") as folder:
+        save(Path(folder))
+        return push_folder(Path(folder), repo_id, **options)  # type: ignore[arg-type]
+
+
+def hub_error(name: str, error: Exception) -> UserError:
+    """The error of a user for an exception of the hub: what failed, and the way out.
+
+    Args:
+        name: Name of the model on the hub.
+    """
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # of one of several uploads
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    log_in = "log in with `hf auth login`, or set HF_TOKEN to a valid token"
+    if isinstance(error, errors.HFValidationError):
+        return UserError(f"{name} is no name on the hub: give one such as user/model")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UserError(f"{name} has no such revision: give a branch, tag or commit of it")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return UserError(f"{name} is not on the hub, or is private: check the name, or {log_in}")
+    if status == 401:
+        return UserError(f"{name}: the hub does not accept the token: {log_in}")
+    if status == 403:
+        return UserError(f"{name}: the token has no right to do this: use one with write access")
+    if status is None and constants.HF_HUB_OFFLINE:
+        return UserError(f"{name} is not in the cache and HF_HUB_OFFLINE is set: unset it")
+    reason = " ".join(str(error).split())[:200]
+    offline = type(error).__module__.startswith("httpx")
+    if offline or isinstance(error, errors.LocalEntryNotFoundError):
+        host = constants.ENDPOINT
+        return UserError(f"{name}: cannot reach {host} ({reason}): check the network, or try later")
+    return UserError(f"{name}: {reason}")
