@@ -5,16 +5,13 @@ bytes outside of the model and numbers in [-1, 1] inside. Log SNR and losses are
 autocast too.
 """
 
-from dataclasses import field
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
-from image.config import ModelConfig
 from image.corruption import sample_levels
+from image.model_config import ImageDiffusionConfig
 from image.unet import UNet
 from textdiff.config import check
 from textdiff.device import autocast
@@ -28,32 +25,6 @@ from textdiff.prng import low_discrepancy_times, normal, uniform
 X = Float[Tensor, "b c h w"]
 Pixels = UInt8[Tensor, "b c h w"]
 Index = Int[Tensor, " b"]
-
-
-class ImageDiffusionConfig(PreTrainedConfig, ModelConfig):
-    """Options of the model, with the shape and the classes of the images."""
-
-    model_type = "textdiff-image"
-    __no_type_check__ = True  # transformers' __init__ takes more options than its signature has
-    channels: int = 1
-    height: int = 8
-    image_width: int = 8
-    classes: list[str] = field(default_factory=list)
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        ModelConfig.__post_init__(self)
-        super().__post_init__(**kwargs)
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Builds the configuration. Models that were saved without these options have one level."""
-        before = {"infill_prob": 0.0, "stagger_prob": 0.0}
-        return super().from_dict(before | config_dict, **kwargs)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images."""
-        return self.channels, self.height, self.image_width
 
 
 class ImageDiffusionModel(PreTrainedModel):
@@ -174,5 +145,4 @@ def quantized(x0: X) -> Pixels:
     return ((x0.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
-AutoConfig.register(ImageDiffusionConfig.model_type, ImageDiffusionConfig)
 AutoModel.register(ImageDiffusionConfig, ImageDiffusionModel)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from image.card import image_facts
 from image.config import ImageConfig
 from image.data import training_batches, validation_batches
 from image.grid import grid
@@ -15,9 +16,10 @@ from image.sampling import DEFAULT, generate, sample_request
 from image.sources import Images, open_images
 from textdiff.sampling import collect
 from textdiff.training.batching import MicroBatch
+from textdiff.training.card import write_card
 from textdiff.training.checkpoint import reraise_write_errors, sha256
 from textdiff.training.logger import ValidationReport
-from textdiff.training.loop import Validation, fit, new_accelerator, with_measured_steps
+from textdiff.training.loop import Export, Validation, fit, new_accelerator, with_measured_steps
 from textdiff.training.run_dir import RunDir, open_run_dir
 from textdiff.training.trainer import Trainer
 
@@ -60,6 +62,9 @@ def train(config: ImageConfig, run_dir: RunDir[ImageConfig] | None = None) -> Pa
                 if isinstance(event, Validation):
                     with event.interruptible():
                         event.report(_validation_report(event, config, run_dir.path / "samples"))
+                elif isinstance(event, Export):
+                    facts = image_facts(config, model, len(images), len(valid))
+                    write_card(config, facts, event.step)
     return run_dir.path
 
 

@@ -4,6 +4,7 @@
 This module imports nothing heavy, so that the command line answers at once.
 """
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args, get_origin, runtime_checkable
 
@@ -76,6 +77,7 @@ class TrainConfig:
         save_every: Steps between two checkpoints.
         trackers: Experiment trackers to log to as well: tensorboard, wandb, trackio or another one
             that accelerate supports and that is installed.
+        license: License of the trained model for its card, as the hub names it: mit, cc-by-4.0, ...
     """
 
     steps: int = 3000
@@ -98,6 +100,7 @@ class TrainConfig:
     valid_every: int = 500
     save_every: int = 500
     trackers: list[str] | str = field(default_factory=list)
+    license: str = "unknown"
 
     def __post_init__(self) -> None:
         at_least_one = ("steps", "batch_size", "accumulation", "log_every", "valid_every")
@@ -110,6 +113,8 @@ class TrainConfig:
         check(self.weight_decay >= 0, "train.weight_decay", "0 or more", self.weight_decay)
         check(0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
         check(0 <= self.seed < 2**63, "train.seed", "between 0 and 2^63 - 1", self.seed)
+        is_name = re.fullmatch(r"[\w.-]+", self.license)
+        check(bool(is_name), "train.license", "a name such as mit or cc-by-4.0", self.license)
         for tracker in self.tracker_names:
             check(tracker in TRACKERS, "train.trackers", f"one of {', '.join(TRACKERS)}", tracker)
 

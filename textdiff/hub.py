@@ -1,5 +1,6 @@
 """Loading of trained models by name: a run folder, its model/ folder, or a model on the hub."""
 
+import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,8 @@ from textdiff.upload import hub_error
 
 M = TypeVar("M", bound=PreTrainedModel)
 
-DOWNLOADED = ("*.json", "*.safetensors", "README.md")  # files of a model on the hub
+CARD = ("README.md", "samples.png")  # the model card and its picture
+DOWNLOADED = ("*.json", "*.safetensors", *CARD)  # files of a model on the hub
 
 
 def load_pretrained(
@@ -124,12 +126,12 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     Raises:
         UserError: If writing fails.
     """
-    card = Path(model.name_or_path or ".") / "README.md"
-    text = card.read_text(encoding="utf-8") if model.name_or_path and card.exists() else None
+    source = Path(model.name_or_path) if model.name_or_path else folder
     try:
         model.save_pretrained(folder)
-        if text is not None:
-            (folder / "README.md").write_text(text, encoding="utf-8")
+        for name in CARD:
+            if (source / name).exists() and source.resolve() != folder.resolve():
+                shutil.copyfile(source / name, folder / name)
     except OSError as error:
         raise UserError(f"the model cannot be written to {folder}: {error}") from error
 

@@ -4,6 +4,7 @@ This module imports no model and no torch.
 """
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,22 +36,27 @@ def push_folder(
     Raises:
         UserError: If the hub refuses it or cannot be reached.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
 
     if not (folder / "README.md").exists():
         log.warning("%s has no README.md: the model is uploaded without a model card", folder)
     api = HfApi(token=token)
+    files = [file for file in sorted(folder.glob("[!.]*")) if file.is_file()]
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=url.repo_id,
-            folder_path=folder,
-            commit_message=message,
-            ignore_patterns=[".*", "*.partial"],
-        )
+        named = [CommitOperationAdd(file.name, _content(file, url.repo_id)) for file in files]
+        api.create_commit(url.repo_id, named, commit_message=message)
     except Exception as error:  # of the hub, of httpx and of the disk
         raise hub_error(repo_id, error) from error
     return str(url)
+
+
+def _content(file: Path, repo_id: str) -> bytes | Path:
+    """What is uploaded of a file: itself, or the card with the name of the model on the hub."""
+    if file.name != "README.md":
+        return file
+    name = f'from_pretrained("{repo_id}")'
+    return re.sub(r'from_pretrained\("[^"]*"\)', name, file.read_text(encoding="utf-8")).encode()
 
 
 def push_saved(save: Callable[[Path], None], repo_id: str, **options: str | bool | None) -> str:
@@ -88,7 +94,7 @@ def hub_error(name: str, error: Exception) -> UserError:
     if status == 403:
         return UserError(f"{name}: the token has no right to do this: use one with write access")
     if status is None and constants.HF_HUB_OFFLINE:
-        return UserError(f"{name} is not in the cache and HF_HUB_OFFLINE is set: unset it")
+        return UserError(f"{name} needs the hub, but HF_HUB_OFFLINE is set: unset it")
     reason = " ".join(str(error).split())[:200]
     offline = type(error).__module__.startswith("httpx")
     if offline or isinstance(error, errors.LocalEntryNotFoundError):

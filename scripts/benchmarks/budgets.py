@@ -18,10 +18,10 @@ from ablate import run_once
 from benchmarks.curves import RunResult
 
 from textdiff.evaluation.baselines import autoregressive_config
-from textdiff.evaluation.evaluate import training_seconds
 from textdiff.options import load_run_config
 from textdiff.text.config import TextConfig
 from textdiff.text.hub import load_model
+from textdiff.training.run_dir import training_seconds
 
 EVALUATION_SECONDS = {"grammar": 30.0, "text": 90.0}  # estimates, for the progress bar
 

@@ -4,7 +4,6 @@ All rows have the same columns, and no single metric is sufficient. The training
 well: if held-out text is of another kind, no model can come closer to it than its training text.
 """
 
-import json
 import logging
 import random
 import time
@@ -40,7 +39,7 @@ from textdiff.text.hub import load_model
 from textdiff.text.requests import TextModel, resolve_decoding, sample_request
 from textdiff.text.sampling import generate
 from textdiff.text.sources import open_texts
-from textdiff.training.run_dir import load_config_of
+from textdiff.training.run_dir import load_config_of, training_seconds
 
 log = logging.getLogger("textdiff")
 
@@ -86,19 +85,6 @@ def evaluate(name: str, options: EvaluationConfig) -> dict[str, Any]:
         _baseline_rows(options, config, evaluator, folder, budget, len(real)),
     )
     return report_rows(report, rows, evaluator.metrics_of, evaluator.sentence_metrics, folder)
-
-
-def training_seconds(path: Path) -> float:
-    """Training time of a run, over all its resumptions.
-
-    Args:
-        path: metrics.jsonl of the run. Its last line may be incomplete.
-    """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    logged = [json.loads(line) for line in lines if line.endswith("}")]
-    seconds = [line["seconds"] for line in logged if "seconds" in line]
-    pairs = zip(seconds, [*seconds[1:], -1.0], strict=True)
-    return sum(before for before, after in pairs if after < before)
 
 
 def _sentences(

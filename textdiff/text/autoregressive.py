@@ -4,47 +4,17 @@ One extra token begins and ends every sentence, so that the likelihood includes 
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from textdiff.nn import upcast
 from textdiff.prng import fold_in, uniform
-from textdiff.text.config import ModelConfig
 from textdiff.text.functional import cross_entropy, source_positions
-
-
-class AutoregressiveConfig(PreTrainedConfig, ModelConfig):
-    """Options of the model; it uses width, depth, heads and dropout."""
-
-    model_type = "textdiff-autoregressive"
-    __no_type_check__ = True  # transformers' __init__ takes more options than its signature has
-    family: Literal["diffusion", "autoregressive"] = "autoregressive"
-    vocab_size: int = 8
-    length: int = 64
-    prior_pairs: int = 0
-    separator: int = -1
-    target_share: float = 1.0
-
-    @property
-    def has_sources(self) -> bool:
-        """Whether the model generates targets from sources."""
-        return self.separator >= 0
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        ModelConfig.__post_init__(self)
-        super().__post_init__(**kwargs)
+from textdiff.text.model_config import AutoregressiveConfig
 
 
 class Autoregressive(PreTrainedModel):
@@ -154,5 +124,4 @@ class Autoregressive(PreTrainedModel):
                 return
 
 
-AutoConfig.register(AutoregressiveConfig.model_type, AutoregressiveConfig)
 AutoModel.register(AutoregressiveConfig, Autoregressive)

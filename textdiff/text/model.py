@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from textdiff.device import wants_static_shapes
 from textdiff.diffusion.gaussian import diffuse
@@ -201,5 +201,4 @@ class DiffusionLM(GenerativePredictor):
         return zeros
 
 
-AutoConfig.register(DiffusionLMConfig.model_type, DiffusionLMConfig)
 AutoModel.register(DiffusionLMConfig, DiffusionLM)

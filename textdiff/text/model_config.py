@@ -1,8 +1,13 @@
-"""Configuration of a text model, as it is saved in config.json."""
+"""Configurations of text models, as they are saved in config.json.
 
-from typing import Any
+AutoConfig knows them as soon as this module is imported. A configuration imports its model, which
+AutoModel then knows too, so this module itself needs no torch.
+"""
 
-from transformers import PreTrainedConfig
+import importlib
+from typing import Any, Literal
+
+from transformers import AutoConfig, PreTrainedConfig
 
 from textdiff.text.config import ModelConfig
 
@@ -23,6 +28,7 @@ class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
     target_share: float = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
+        importlib.import_module("textdiff.text.model")
         ModelConfig.__post_init__(self)
         super().__post_init__(**kwargs)
 
@@ -42,3 +48,30 @@ class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
         before = {"prior": "unigram", "self_cond_start": 0.0, "sampling_guidance_scale": 1.6}
         before |= {"stagger_prob": 0.0}
         return super().from_dict(before | config_dict, **kwargs)
+
+
+class AutoregressiveConfig(PreTrainedConfig, ModelConfig):
+    """Options of the model; it uses width, depth, heads and dropout."""
+
+    model_type = "textdiff-autoregressive"
+    __no_type_check__ = True  # transformers' __init__ takes more options than its signature has
+    family: Literal["diffusion", "autoregressive"] = "autoregressive"
+    vocab_size: int = 8
+    length: int = 64
+    prior_pairs: int = 0
+    separator: int = -1
+    target_share: float = 1.0
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether the model generates targets from sources."""
+        return self.separator >= 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        importlib.import_module("textdiff.text.autoregressive")
+        ModelConfig.__post_init__(self)
+        super().__post_init__(**kwargs)
+
+
+for kind in (DiffusionLMConfig, AutoregressiveConfig):
+    AutoConfig.register(kind.model_type, kind)

@@ -19,6 +19,7 @@ from textdiff.device import compiles
 from textdiff.sampling import collect
 from textdiff.text import token_cache
 from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
+from textdiff.text.card import text_facts
 from textdiff.text.config import SEPARATOR, TextConfig
 from textdiff.text.dataset import (
     STREAM_SAMPLE,
@@ -42,9 +43,10 @@ from textdiff.text.target_lengths import target_share
 from textdiff.text.targets import target_request
 from textdiff.text.tokenizer import UNK, save_tokenizer
 from textdiff.training.batching import MicroBatch
+from textdiff.training.card import write_card
 from textdiff.training.checkpoint import sha256
 from textdiff.training.logger import ValidationReport
-from textdiff.training.loop import Validation, fit, new_accelerator, with_measured_steps
+from textdiff.training.loop import Export, Validation, fit, new_accelerator, with_measured_steps
 from textdiff.training.run_dir import RunDir, open_run_dir
 from textdiff.training.trainer import Trainer
 
@@ -78,18 +80,20 @@ def train(config: TextConfig, run_dir: RunDir[TextConfig] | None = None) -> Path
         trainer = Trainer(model, config.train, state, accelerator, fingerprints)
         if run_dir.resume:
             trainer.resume()  # before anything is written, for it may be refused
-        if accelerator.is_main_process:
-            _begin(run_dir, config, tokenizer, prepared)
-        accelerator.wait_for_everyone()
+        _begin(run_dir, config, tokenizer, prepared, accelerator)
         held_out = _validation_batches(config, valid, accelerator)
+        facts = text_facts(config, model, tokenizer, len(corpus), len(valid))
         with closing(fit(trainer, batches(trainer.step), held_out, config, "tokens")) as events:
             for event in events:
                 if isinstance(event, Validation):
                     with event.interruptible():
                         event.report(_validation_report(event.model, valid, tokenizer, config))
+                elif isinstance(event, Export):
+                    write_card(config, facts, event.step)
     averaged = trainer.averaged()
     if accelerator.is_main_process:
-        _sanity_check(averaged, tokenizer, corpus.head(STREAM_SAMPLE), valid, config)
+        found = _sanity_check(averaged, tokenizer, corpus.head(STREAM_SAMPLE), valid, config)
+        write_card(config, facts.with_limit(found), trainer.step)
     return run_dir.path
 
 
@@ -129,13 +133,19 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
 
 
 def _begin(
-    run_dir: RunDir[TextConfig], config: TextConfig, tokenizer: Tokenizer, caches: list[Path]
+    run_dir: RunDir[TextConfig],
+    config: TextConfig,
+    tokenizer: Tokenizer,
+    caches: list[Path],
+    accelerator: Accelerator,
 ) -> None:
-    """Writes the configuration and the tokenizer of a run."""
-    run_dir.begin(config)
-    save_tokenizer(tokenizer, run_dir.path / "model")
-    if not run_dir.resume:  # a resumed run may still need its old tokens
-        token_cache.prune(run_dir.path / "tokens", caches)
+    """Writes the configuration and the tokenizer of a run, while other processes wait."""
+    if accelerator.is_main_process:
+        run_dir.begin(config)
+        save_tokenizer(tokenizer, run_dir.path / "model")
+        if not run_dir.resume:  # a resumed run may still need its old tokens
+            token_cache.prune(run_dir.path / "tokens", caches)
+    accelerator.wait_for_everyone()
 
 
 def _validation_report(
@@ -180,18 +190,17 @@ def _samples(
 
 def _sanity_check(
     model: TextModel, tokenizer: Tokenizer, corpus: Corpus, valid: Corpus, config: TextConfig
-) -> None:
-    """Logs in one line whether 64 samples have obvious failures."""
+) -> str:
+    """Logs whether 64 samples have obvious failures, and returns the line."""
     samples = [tuple(ids) for ids in _samples(model, tokenizer, config, valid, n=64)]
     training = [tuple(_target(corpus[i].tolist(), model)) for i in range(len(corpus))]
     warnings = sanity_warnings(samples, training, tokenizer.token_to_id(UNK))
     losses = _losses_by_logsnr(model, valid).values()
     if max((loss.context_gain for loss in losses), default=1) < 0.1:
         warnings.append("the context gain is near 0, so samples are unrelated words: train longer")
-    if warnings:
-        log.warning("sanity check of 64 samples: %s", "; ".join(warnings))
-    else:
-        log.info("sanity check of 64 samples passed")
+    line = f"sanity check of 64 samples{': ' if warnings else ' passed'}{'; '.join(warnings)}"
+    log.log(logging.WARNING if warnings else logging.INFO, "%s", line)
+    return line
 
 
 def _target(ids: list[int], model: TextModel) -> list[int]:

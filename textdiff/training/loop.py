@@ -132,16 +132,23 @@ class Validation(Generic[M]):
         self.logger.validation(self.losses, report)
 
 
+@dataclass(frozen=True)
+class Export:
+    """Saved weights in model/ after `step`. A consumer writes their model card."""
+
+    step: int
+
+
 def fit(
     trainer: Trainer[M],
     batches: Iterator[list[MicroBatch]],
     held_out: Sequence[MicroBatch],
     config: RunConfig,
     unit: str,
-) -> Generator[TrainStep | Validation[M], None, None]:
-    """Trains to the last step: logs, validates, saves. Yields every step and every validation.
+) -> Generator[TrainStep | Validation[M] | Export, None, None]:
+    """Trains to the last step: logs, validates, saves. Yields steps, validations and exports.
 
-    Validations are yielded on the main process only. All processes must consume all events.
+    Only steps are yielded on all processes. All processes must consume all events.
 
     Args:
         batches: This process's micro-batches of each step, from `trainer.step` on.
@@ -166,7 +173,7 @@ def fit(
             stopped = signals.received_anywhere()
             if done.step % config.train.save_every == 0 or last or stopped:
                 trainer.save()
-                _save_average(trainer, Path(config.run) / "model")
+                yield from _export(trainer, Path(config.run) / "model")
             if stopped and not last:
                 logger.close()
                 log.warning("stopped after step %d; continue with --resume", done.step)
@@ -188,10 +195,10 @@ def _until_stopped(
         yield batch
 
 
-def _save_average(trainer: Trainer[Any], folder: Path) -> None:
-    """Replaces weights and configuration in `folder`. All processes must call it.
+def _export(trainer: Trainer[Any], folder: Path) -> Iterator[Export]:
+    """Replaces weights and configuration in `folder`. All processes must consume it.
 
-    Other files in the folder are not changed.
+    Other files in the folder are not changed. Yields an export on the main process.
     """
     model = trainer.averaged()
     if not trainer.accelerator.is_main_process:
@@ -203,6 +210,7 @@ def _save_average(trainer: Trainer[Any], folder: Path) -> None:
         for path in partial.iterdir():
             path.replace(folder / path.name)
         partial.rmdir()
+    yield Export(trainer.step)
 
 
 def _with_train_options(config: R, **changes: Any) -> R:

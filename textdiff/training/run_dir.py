@@ -115,6 +115,19 @@ def load_config_of(model: str, kind: type[T]) -> tuple[Path, T]:
     raise UserError(f"{model} has no {what}: evaluate a run folder")
 
 
+def training_seconds(path: Path) -> float:
+    """Training time of a run, over all its resumptions.
+
+    Args:
+        path: metrics.jsonl of the run. Its last line may be incomplete.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    logged = [json.loads(line) for line in lines if line.endswith("}")]
+    seconds = [line["seconds"] for line in logged if "seconds" in line]
+    pairs = zip(seconds, [*seconds, -1.0][1:], strict=True)
+    return sum(before for before, after in pairs if after < before)
+
+
 def steps_done(state: Path) -> int:
     """The step of the newest checkpoint in a run's state/; 0 if there is none."""
     numbers = (path.name.removeprefix("step-") for path in state.glob("step-*"))
