@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,9 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 from accelerate.state import AcceleratorState  # noqa: E402
+from huggingface_hub import constants  # noqa: E402
+from huggingface_hub.utils import disable_progress_bars  # noqa: E402
+from local_hub import TOKEN, LocalHub, serving  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 from transformers import configuration_utils  # noqa: E402
 
@@ -125,3 +129,18 @@ def batch(corpus: Corpus) -> dict[str, torch.Tensor]:
     """Eight sentences of different lengths, as `forward` takes them."""
     indices = np.arange(8)
     return collate([corpus[i] for i in indices], indices)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """A hub with an empty cache, which the hub's library uses instead of the real one."""
+    disable_progress_bars()
+    with serving() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server

@@ -1,30 +1,13 @@
 """Laws of uploading to the hub and loading from it, against a stand-in for its HTTP interface."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import disable_progress_bars
-from local_hub import TOKEN, LocalHub, serving
+from local_hub import TOKEN, LocalHub
 
 from textdiff import TextDiffusion
 from textdiff.config import UserError
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    """A hub with an empty cache, which the hub's library uses instead of the real one."""
-    disable_progress_bars()
-    with serving() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -81,9 +81,9 @@ def train(config: TextConfig, run_dir: RunDir[TextConfig] | None = None) -> Path
         if run_dir.resume:
             trainer.resume()  # before anything is written, for it may be refused
         _begin(run_dir, config, tokenizer, prepared, accelerator)
-        held_out = _validation_batches(config, valid, accelerator)
+        first, held_out = trainer.step, _validation_batches(config, valid, accelerator)
         facts = text_facts(config, model, tokenizer, len(corpus), len(valid))
-        with closing(fit(trainer, batches(trainer.step), held_out, config, "tokens")) as events:
+        with closing(fit(trainer, batches(first), held_out, config, "tokens")) as events:
             for event in events:
                 if isinstance(event, Validation):
                     with event.interruptible():
@@ -93,7 +93,8 @@ def train(config: TextConfig, run_dir: RunDir[TextConfig] | None = None) -> Path
     averaged = trainer.averaged()
     if accelerator.is_main_process:
         found = _sanity_check(averaged, tokenizer, corpus.head(STREAM_SAMPLE), valid, config)
-        write_card(config, facts.with_limit(found), trainer.step)
+        if trainer.step > first:
+            write_card(config, facts.with_limit(found), trainer.step)
     return run_dir.path
 
 

@@ -155,7 +155,9 @@ def add_evaluation(
     card = ModelCard.load(path)
     data = public_name(options.data) if options.data else "held-out examples of the training data"
     card.data.eval_results = [
-        EvalResult(task, "held-out", data, name, value, metric_name=f"{name} ({row})")
+        EvalResult(
+            task, "held-out", data, name, float(f"{value:.4g}"), metric_name=f"{name} ({row})"
+        )
         for row in own
         for name, value in table[row].items()
         if isinstance(value, int | float)
