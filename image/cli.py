@@ -1,4 +1,4 @@
-"""The command lines of images: `main("train")`, `main("sample")` and `main("evaluate")`.
+"""The command lines of images: `main(command)` with one of `COMMANDS`.
 
 This module imports nothing heavy.
 """
@@ -14,6 +14,7 @@ from image.config import EvaluationConfig, ImageConfig, ImageSamplingConfig, nee
 from textdiff.cli.parser import (
     Command,
     Commands,
+    add_export_options,
     add_train_options,
     quiet_libraries,
     run_command_line,
@@ -128,6 +129,24 @@ def evaluate(options: Namespace) -> None:
         print(f"{trained} has an accuracy of {accuracy:.2%} on held-out images")
 
 
+def add_export(parser: OptionParser) -> None:
+    """Write the U-Net of a model to a file for other programs, and check it there."""
+    parser.add_argument("model", type=str, help=MODEL_HELP)
+    add_export_options(parser)
+
+
+def export(options: Namespace) -> None:
+    """Writes the U-Net of a model to a file, and prints what it takes and gives."""
+    need_pillow()
+    quiet_libraries()
+    from image.export import image_graph
+    from image.sampling import load_model
+    from textdiff.export import export_onnx, need_onnx
+
+    need_onnx()
+    print(export_onnx(image_graph(load_model(options.model)), Path(options.out)))
+
+
 def _check_outputs(options: Namespace) -> None:
     """Raises UserError if the output files cannot be written, before anything is sampled."""
     from image.sources import SUFFIXES
@@ -147,4 +166,5 @@ COMMANDS: Commands = {
     "train": Command(add_train, train),
     "sample": Command(add_sample, sample),
     "evaluate": Command(add_evaluate, evaluate),
+    "export": Command(add_export, export),
 }

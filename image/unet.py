@@ -132,7 +132,7 @@ class UNet(nn.Module):
             raise ValueError("pixels have log SNRs of their own: logsnr_range is needed")
         low, high = self.logsnr_range
         levels, last = logsnr[:, 0], KNOTS - 1
-        knot = ((levels - low) / (high - low) * last).clamp(0, last - 1e-3)
+        knot = ((levels - low) / (high - low) * last).clamp(0.0, last - 1e-3)
         below, rest = knot.long(), (knot % 1).unsqueeze(-1)
         left, right = (F.embedding(below + end, self.own_level) for end in (0, 1))
         cleaner = levels > levels.amin((1, 2), keepdim=True)

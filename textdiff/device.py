@@ -186,9 +186,9 @@ def has_fused_attention(device: torch.device) -> bool:
 def wants_static_shapes(device: torch.device) -> bool:
     """Whether shapes must not depend on data, which would wait for an accelerator.
 
-    On a CPU such shapes cost nothing and save work.
+    On a CPU such shapes cost nothing and save work, but a graph cannot be exported with them.
     """
-    return device.type != "cpu"
+    return device.type != "cpu" or torch.compiler.is_exporting()
 
 
 def compiles(asked: Literal["auto"] | bool, device: torch.device) -> bool:

@@ -106,6 +106,17 @@ def plot(options: Namespace) -> None:
     print(plot_runs(options.runs, out, options.format))
 
 
+def export(options: Namespace) -> None:
+    """Writes the denoiser of a model to a file, and prints what it takes and gives."""
+    quiet_libraries()
+    from textdiff.export import export_onnx, need_onnx
+    from textdiff.text.export import text_graph
+    from textdiff.text.hub import load_model
+
+    need_onnx()
+    print(export_onnx(text_graph(load_model(options.model)[0]), Path(options.out)))
+
+
 def push(options: Namespace) -> None:
     """Uploads a model and prints its address."""
     quiet_libraries()

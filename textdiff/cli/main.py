@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from textdiff.cli import commands
-from textdiff.cli.parser import Command, Commands, add_train_options, run_command_line
+from textdiff.cli.parser import (
+    Command,
+    Commands,
+    add_export_options,
+    add_train_options,
+    run_command_line,
+)
 from textdiff.config import SamplingConfig
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import OptionParser
@@ -114,6 +120,12 @@ def add_push(parser: OptionParser) -> None:
     parser.add_argument("--private", action="store_true", help=help_)
 
 
+def add_export(parser: OptionParser) -> None:
+    """Write the denoiser of a text model to a file for other programs, and check it there."""
+    parser.add_argument("model", type=str, help=MODEL_HELP)
+    add_export_options(parser)
+
+
 def add_demo(parser: OptionParser) -> None:
     """Open a page in the browser on which models are tried out: text appears out of noise."""
     help_ = f"{MODEL_HELP} Several are shown side by side. Without one, a model of the built-in "
@@ -164,6 +176,7 @@ COMMANDS: Commands = {
     "train-classifier": Command(add_train_classifier, commands.train_classifier),
     "evaluate": Command(add_evaluate, commands.evaluate),
     "plot": Command(add_plot, commands.plot),
+    "export": Command(add_export, commands.export),
     "push": Command(add_push, commands.push),
     "demo": Command(add_demo, commands.demo),
     "doctor": Command(add_doctor, commands.doctor),

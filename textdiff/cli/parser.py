@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from jsonargparse import Namespace, auto_cli
 
@@ -120,6 +120,13 @@ def add_train_options(parser: OptionParser, config: type) -> None:
     help_ = "Replace the run in the run folder."
     parser.add_argument("--overwrite", action="store_true", help=help_)
     parser.add_class_arguments(config)
+
+
+def add_export_options(parser: OptionParser) -> None:
+    """Adds --format and --out."""
+    help_ = "Format of the file. onnx: a graph that onnxruntime runs; needs textdiff[onnx]."
+    parser.add_argument("--format", type=Literal["onnx"], default="onnx", help=help_)
+    parser.add_argument("--out", type=str, default="model.onnx", help="The file.")
 
 
 def fail(message: str) -> NoReturn:

@@ -60,7 +60,7 @@ class GenerativePredictor(WordPredictor):
 
     Examples:
         >>> from transformers import AutoModel, AutoTokenizer
-        >>> import textdiff.text.model
+        >>> import textdiff
         >>> model = AutoModel.from_pretrained("runs/text/model")
         >>> tokenizer = AutoTokenizer.from_pretrained("runs/text/model")
         >>> prompts = tokenizer(["the king", "a"], padding=True, return_tensors="pt")

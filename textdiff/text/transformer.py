@@ -141,7 +141,7 @@ class TextDenoiser(nn.Module):
         h = clean.unsqueeze(-1) * self.known
         if self.own_level is None:
             return h
-        knot = ((levels - low) / (high - low) * (KNOTS - 1)).clamp(0, KNOTS - 1 - 1e-3)
+        knot = ((levels - low) / (high - low) * (KNOTS - 1)).clamp(0.0, KNOTS - 1 - 1e-3)
         below = knot.long()
         own = torch.lerp(
             F.embedding(below, self.own_level),
