@@ -11,12 +11,14 @@ TRAIN_IMAGE = (sys.executable, "scripts/train_image.py")
 
 def text_run(folder: Path) -> str:
     """Run folder of a text model of the built-in grammar."""
-    return _train(folder / "text", *TEXTDIFF, "train", "--config", "configs/text_demo.yaml")
+    options = ("--config", "configs/text_demo.yaml", "--train.steps", "1000")
+    return _train(folder / "text", *TEXTDIFF, "train", *options)
 
 
 def dots_run(folder: Path) -> str:
     """Run folder of an image model of the built-in dots."""
-    return _train(folder / "dots", *TRAIN_IMAGE, "--config", "configs/image_dots.yaml")
+    options = ("--config", "configs/image_dots.yaml", "--train.steps", "400")
+    return _train(folder / "dots", *TRAIN_IMAGE, *options)
 
 
 def _train(run: Path, *command: str) -> str:
