@@ -38,6 +38,8 @@ figcaption, caption, .small { color: #555; font-size: 0.9rem; text-align: left }
 caption { padding-bottom: 0.3rem }
 pre, .formula, .scroll { overflow-x: auto; max-width: 100% }
 pre { background: #f4f4f4; padding: 0.6rem; font-size: 0.85rem }
+math { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "Libertinus Math",
+  "DejaVu Math TeX Gyre", math }  /* some default fonts put subscripts on the line */
 code { font-size: 0.9em; background: #f4f4f4 } pre code { font-size: inherit }
 .formula { margin: 0.5rem 0 1rem; padding: 0.3rem 0; font-size: 1.1rem }
 .problem, .answer { background: #eef4fa; border-left: 4px solid #4a7fb5; padding: 0.6rem 1rem }

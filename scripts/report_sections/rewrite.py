@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from matplotlib import pyplot as plt
-from report_sections.runs import text_run
+from report_sections.runs import sentences, text_run
 from report_sections.section import WIDTH, Formula, Section, Table, TryNext
 
 from textdiff import TextDiffusion
@@ -51,7 +51,6 @@ TEXT = partial(
 STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 SHOWN = (0.2, 0.4, 0.6, 1.0)
 SENTENCES, COPIES = 16, 3
-Rewrites = dict[float, list[str]]
 
 
 def experiment(folder: Path) -> Section:
@@ -59,7 +58,8 @@ def experiment(folder: Path) -> Section:
     section = TEXT()
     pipe = TextDiffusion.from_pretrained(text_run(folder))
     sources = list(grammar.corpus(SENTENCES, seed=7, training=False))
-    rewrites = {s: list(pipe.rewrite(sources, strength=s, n=COPIES).texts) for s in STRENGTHS}
+    outputs = {s: pipe.rewrite(sources, strength=s, n=COPIES) for s in STRENGTHS}
+    rewrites = {s: sentences(pipe, output) for s, output in outputs.items()}
     section.numbers = {str(s): _shares(sources, found) for s, found in rewrites.items()}
     _draw(section)
     rows = [[f"{s:g}", rewrites[s][0]] for s in SHOWN]

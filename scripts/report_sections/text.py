@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib import pyplot as plt
-from report_sections.runs import TEXTDIFF, text_run
+from report_sections.runs import TEXTDIFF, sentences, text_run
 from report_sections.section import WIDTH, Formula, Section, Table, TryNext
 
 from textdiff import TextDiffusion
@@ -82,20 +82,21 @@ def experiment(folder: Path) -> Section:
     """Compares generated sentences with real ones."""
     section, run = TEXT(), text_run(folder)
     table = _evaluate(run)
-    sentences = TextDiffusion.from_pretrained(run).sample(SAMPLES, seed=1, batch_size=250).texts
-    grammatical = sum(map(grammar.judge, sentences)) / SAMPLES
+    pipe = TextDiffusion.from_pretrained(run)
+    samples = sentences(pipe, pipe.sample(SAMPLES, seed=1, batch_size=250))
+    grammatical = sum(map(grammar.judge, samples)) / SAMPLES
     checks = _checks(table, grammatical)
     true = all(check.holds for check in checks.values())
     _draw(section, table)
     section.tables = [
-        Table("Six sentences from pure noise", [["sentence"], *([s] for s in sentences[:6])]),
+        Table("Six sentences from pure noise", [["sentence"], *([s] for s in samples[:6])]),
         _table_of_checks(checks),
     ]
     section.numbers = {
         "verdict": true,
         "grammatical": grammatical,
         "sentences": SAMPLES,
-        "samples": sentences[:6],
+        "samples": samples[:6],
         "checks": checks,
         "table": table,
     }
