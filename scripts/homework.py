@@ -83,14 +83,14 @@ def homework(out: str = "report", only: str = "", notebook: str = "") -> None:
 
 def assemble(folder: Path) -> None:
     """Writes the page and the numbers of all sections that exist."""
-    sections = []
-    for name, module in SECTIONS.items():
+    sections = {}
+    for number, (name, module) in enumerate(SECTIONS.items(), 1):
         path = folder / "sections" / f"{name}.json"
         if path.exists():
             section: Section = module.TEXT()
             section.restore(json.loads(path.read_text(encoding="utf-8")))
-            sections.append(section)
-    numbers = json.dumps({section.name: section.numbers for section in sections}, indent=2)
+            sections[number] = section
+    numbers = json.dumps({s.name: s.numbers for s in sections.values()}, indent=2)
     (folder / "results.json").write_text(numbers + "\n", encoding="utf-8")
     (folder / "index.html").write_text(page(sections), encoding="utf-8")
 

@@ -13,7 +13,8 @@ QUESTION = (
 )
 INTRODUCTION = (
     "Each section takes a problem of the course notes. It gives the key lines of the answer and an "
-    "experiment that can fail. The full proofs are in `docs/theory.md`."
+    "experiment that can fail. The full proofs are in `docs/theory.md`. Commands run in the folder "
+    "of the repository; those with `report/` use the models that this lesson trains."
 )
 SOURCES = (
     "Sources: [HW7] Deep Learning, homework 7; [L15] Deep Generative Models, lecture 15; [TTIC] "
@@ -58,15 +59,18 @@ HEAD = (
 )
 
 
-def page(sections: list[Section]) -> str:
-    """The page of all sections that were made."""
-    links = "".join(f'<li><a href="#{s.name}">{escape(s.title)}</a></li>' for s in sections)
+def page(sections: dict[int, Section]) -> str:
+    """The page of all sections that were made, by their number in the lesson."""
+    links = "".join(
+        f'<li value="{number}"><a href="#{section.name}">{escape(section.title)}</a></li>'
+        for number, section in sections.items()
+    )
     text = "".join(f"<p>{prose(each)}</p>" for each in (INTRODUCTION, NOTATION))
     return (
         f"{HEAD}<title>{TITLE}</title><style>{STYLE}</style><h1>{TITLE}</h1>"
-        f'<div class="answer"><p><b>{QUESTION}</b></p><p>{_answer(sections)}</p></div>{text}'
+        f'<div class="answer"><p><b>{QUESTION}</b></p><p>{_answer([*sections.values()])}</p></div>{text}'
         f'<p class="small">{SOURCES}</p><nav><h3>Contents</h3><ol>{links}</ol></nav>'
-        f"{''.join(_section(i, section) for i, section in enumerate(sections, 1))}</html>\n"
+        f"{''.join(_section(*each) for each in sections.items())}</html>\n"
     )
 
 

@@ -74,7 +74,7 @@ def test_every_section_is_a_whole_lesson(name):
 
 def test_page_starts_with_question_and_contents():
     made = [module.TEXT() for module in SECTIONS.values()]
-    html = page(made)
+    html = page(dict(enumerate(made, 1)))
     positions = [html.index(part) for part in ("True or false: can", "<nav>", "<section")]
     assert positions == sorted(positions)
     assert html.count("<math") > 50
@@ -87,7 +87,7 @@ def test_answer_follows_the_verdict():
     for verdict in (True, False):
         section.numbers = {"verdict": verdict, "sentences": 5, "grammatical": 0.5}
         section.numbers["table"] = {"model": {"novelty": 0.5}}
-        assert f"<b>{verdict}.</b>" in page([section])
+        assert f"<b>{verdict}.</b>" in page({12: section})
 
 
 def test_unknown_command_of_latex_is_refused():
