@@ -65,10 +65,11 @@ def page(sections: dict[int, Section]) -> str:
         f'<li value="{number}"><a href="#{section.name}">{escape(section.title)}</a></li>'
         for number, section in sections.items()
     )
+    answer = _answer([*sections.values()])
     text = "".join(f"<p>{prose(each)}</p>" for each in (INTRODUCTION, NOTATION))
     return (
         f"{HEAD}<title>{TITLE}</title><style>{STYLE}</style><h1>{TITLE}</h1>"
-        f'<div class="answer"><p><b>{QUESTION}</b></p><p>{_answer([*sections.values()])}</p></div>{text}'
+        f'<div class="answer"><p><b>{QUESTION}</b></p><p>{answer}</p></div>{text}'
         f'<p class="small">{SOURCES}</p><nav><h3>Contents</h3><ol>{links}</ol></nav>'
         f"{''.join(_section(*each) for each in sections.items())}</html>\n"
     )
