@@ -4,12 +4,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from matplotlib import pyplot as plt
 from report_sections.bound import MIXTURE, T
 from report_sections.network import Perceptron, energy_distance, fit, generator, perceptron
-from report_sections.section import Section
+from report_sections.section import WIDTH, Formula, Section, TryNext
 from torch import Tensor
 
 from textdiff.diffusion.discrete import Chain, linear_betas
@@ -17,51 +19,100 @@ from textdiff.diffusion.gaussian import Denoiser, Prediction, from_eps
 from textdiff.diffusion.losses import eps_loss, mean_loss
 from textdiff.diffusion.samplers import SAMPLERS
 
+TEXT = partial(
+    Section,
+    name="losses",
+    title="Predict the mean or the noise?",
+    problem=(
+        r"[HW7] 2.4, [DDD] 3.1, 3.2 and 4, [CMSC] 6 to 8. The bound compares the mean "
+        r"$\tilde{\mu}_t$ of the true reverse step with the mean $\mu_\theta$ of the model. "
+        r"Rewrite this loss as a loss on the noise. Which of the two is faster to compute, and "
+        r"which one trains better?"
+    ),
+    derivation=[
+        Formula(
+            r"The true mean is a known combination of $x_t$ and the noise. The model uses the same "
+            r"combination, with its own estimate $\epsilon_\theta$ of the noise.",
+            r"\tilde{\mu}_t=\frac{1}{\sqrt{\alpha_t}}\left(x_t-\frac{\beta_t}"
+            r"{\sqrt{1-\bar{\alpha}_t}}\,\epsilon\right)",
+        ),
+        Formula(
+            r"In the difference of the two means, $x_t$ cancels.",
+            r"\|\tilde{\mu}_t-\mu_\theta\|^2=\frac{\beta_t^2}{\alpha_t(1-\bar{\alpha}_t)}\,"
+            r"\|\epsilon-\epsilon_\theta\|^2",
+        ),
+        Formula(
+            r"If the reverse step has variance $\sigma_t^2$, its term of the bound is therefore a "
+            r"weighted error of the noise, plus a constant.",
+            r"L_{t-1}=\mathbb{E}\left[\frac{\beta_t^2}{2\sigma_t^2\alpha_t(1-\bar{\alpha}_t)}\,"
+            r"\|\epsilon-\epsilon_\theta(x_t,t)\|^2\right]+C",
+        ),
+    ],
+    idea=(
+        r"The two losses are the same loss with different weights. A network that predicts the "
+        r"noise also predicts the mean, and the other way round. The weight decides which steps "
+        r"matter most in training. DDPM leaves the weight out. This gives the noisy steps more "
+        r"attention than the bound would."
+    ),
+    try_next=TryNext(
+        "textdiff train --config configs/text_demo.yaml --run runs/eps --model.objective eps",
+        "Here the network is trained by the error of the noise, instead of the error of the data. "
+        "Compare `textdiff sample runs/eps --n 8` with `textdiff sample report/text --n 8`, and "
+        "look for sentences that are not grammatical.",
+    ),
+)
 CHAIN = Chain.from_betas(linear_betas(T, 1e-4, 0.2))
-NAMES = ("eps-loss", "mean-loss")
+LABELS = {"eps-loss": "loss on the noise", "mean-loss": "loss on the mean"}
+STEPS = 1000
 
 
-def losses() -> Section:
+class Comparison(NamedTuple):
+    """Both losses of the same examples, in float64.
+
+    Args:
+        ratio: Ratio of the losses of each example.
+        difference: Largest relative difference of an element from the formula.
+        seconds: Median time of each loss.
+    """
+
+    ratio: Tensor
+    difference: float
+    seconds: list[float]
+
+
+def experiment(_: Path) -> Section:
     """Trains a network by each loss and compares the two losses."""
-    section = Section(
-        "losses",
-        "Mean or noise?",
-        "Is training on the posterior mean the same as training on the noise, and which works "
-        "better under one budget?",
-    )
+    section = TEXT()
     # t = 1 belongs to L_0
     x0, t = MIXTURE.sample(512, generator(0)), 2 + torch.arange(512) % (T - 1)
     eps = torch.randn(x0.shape, generator=generator(1))
-    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
     rows: dict[str, dict[str, float]] = {}
-    for name in NAMES:
+    curves = {}
+    for name in LABELS:
         network = perceptron(2, 2)
         denoise = partial(_predict, network)
-        curve = torch.tensor(fit([network], partial(_loss, name, denoise), 1500, name))
-        axes.plot(curve.unfold(0, 50, 10).mean(1) / curve[:50].mean(), label=name)
+        curves[name] = torch.tensor(fit([network], partial(_loss, name, denoise), STEPS, name))
         with torch.no_grad():
             error = eps_loss(denoise, x0, eps, CHAIN.logsnr[t].float()).mean()
         rows[name] = {"eps_error": float(error), "distance": _distance(denoise)}
-    axes.set(xlabel="tens of steps", ylabel="loss relative to its start")
-    axes.set_title("Two losses, smoothed over 50 steps")
-    axes.legend()
-    section.add_figure("Training by each loss, with the same initial weights and noise.", figure)
-    difference, seconds = _compare(network, x0, eps, t)
-    for name, duration in zip(NAMES, seconds, strict=True):
-        rows[name]["milliseconds"] = 1000 * duration
-    section.numbers = {**rows, "largest_relative_difference": difference}
-    section.answer = _answer(difference, *rows.values())
+    found = _compare(network, x0, eps, t)
+    for name, seconds in zip(LABELS, found.seconds, strict=True):
+        rows[name]["milliseconds"] = 1000 * seconds
+    _draw(section, t, found.ratio, curves)
+    section.numbers = {**rows, "largest_relative_difference": found.difference}
+    section.finding = _finding(found.difference, *rows.values())
     return section
 
 
-def _answer(difference: float, eps: dict[str, float], mean: dict[str, float]) -> str:
+def _finding(difference: float, eps: dict[str, float], mean: dict[str, float]) -> str:
     return (
-        "They are the same loss with other weights: over 512 examples the mean-loss is the "
-        "eps-loss times beta_t^2 / (alpha_t (1 - alpha_bar_t)), with a relative difference of at "
-        f"most {difference:.0e}. They take {mean['milliseconds']:.2f} ms (mean-loss) and "
-        f"{eps['milliseconds']:.2f} ms (eps-loss). After equally many steps the squared error of "
-        f"the noise is {mean['eps_error']:.3f} and {eps['eps_error']:.3f}, and the energy distance "
-        f"of samples to the data {mean['distance']:.4f} and {eps['distance']:.4f}."
+        "Over 512 examples, the two losses differ from the formula by a share of at most "
+        f"{difference:.0e}, which is rounding. Computing the loss on the mean takes "
+        f"{mean['milliseconds']:.2f} ms, and the loss on the noise {eps['milliseconds']:.2f} ms. "
+        f"After {STEPS:,} training steps, the mean squared error of the noise is "
+        f"{mean['eps_error']:.3f} with the loss on the mean and {eps['eps_error']:.3f} with the "
+        f"loss on the noise. The distance of their samples from the data is {mean['distance']:.4f} "
+        f"and {eps['distance']:.4f}; up to 0.002 is chance."
     )
 
 
@@ -90,18 +141,41 @@ def _distance(denoise: Denoiser) -> float:
 
 
 @torch.no_grad()
-def _compare(network: Perceptron, x0: Tensor, eps: Tensor, t: Tensor) -> tuple[float, list[float]]:
-    """Largest relative difference of the weighted losses in float64, and the time of each."""
+def _compare(network: Perceptron, x0: Tensor, eps: Tensor, t: Tensor) -> Comparison:
+    """Compares the two losses of a network."""
     denoise, x0, eps = partial(_predict, network.double()), x0.double(), eps.double()
     logsnr_s, logsnr_t = CHAIN.logsnr[t - 1], CHAIN.logsnr[t]
-    weight = CHAIN.beta[t] ** 2 / (CHAIN.alpha[t] * CHAIN.noise_bar[t])
     functions = (
         partial(eps_loss, denoise, x0, eps, logsnr_t),
         partial(mean_loss, denoise, x0, eps, logsnr_s, logsnr_t),
     )
     of_eps, of_mean = (loss() for loss in functions)
-    difference = float((of_mean / (weight.unsqueeze(1) * of_eps) - 1).abs().max())
-    return difference, _median_seconds(functions)
+    difference = float((of_mean / (_weight()[t].unsqueeze(1) * of_eps) - 1).abs().max())
+    return Comparison(of_mean.sum(1) / of_eps.sum(1), difference, _median_seconds(functions))
+
+
+def _weight() -> Tensor:
+    """The loss on the mean over the loss on the noise, at each step."""
+    return CHAIN.beta**2 / (CHAIN.alpha * CHAIN.noise_bar)
+
+
+def _draw(section: Section, t: Tensor, ratio: Tensor, curves: dict[str, Tensor]) -> None:
+    figure, (above, below) = plt.subplots(2, 1, figsize=(WIDTH, 5), layout="constrained")
+    above.plot(range(2, T + 1), _weight()[2:], label="formula")
+    above.plot(t[: T - 1 : 3], ratio[: T - 1 : 3], ".", label="measured")
+    above.set(xlabel="step t (right is noise)", ylabel="ratio of the losses")
+    above.set_title("Loss on the mean over loss on the noise")
+    above.legend()
+    for (name, curve), style in zip(curves.items(), ("-", "--"), strict=True):
+        below.plot(curve.unfold(0, 50, 1).mean(1) / curve[:50].mean(), style, label=LABELS[name])
+    below.set(xlabel="training step", ylabel="loss over its start", ylim=(0, None))
+    below.set_title("Training, smoothed over 50 steps")
+    below.legend()
+    section.add_figure(
+        "Above: the dots lie on the line, so the two losses differ only by a weight. Below: "
+        "training by each loss, from the same start and with the same noise.",
+        figure,
+    )
 
 
 def _median_seconds(functions: Sequence[Callable[[], object]], rounds: int = 101) -> list[float]:

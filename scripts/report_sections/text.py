@@ -1,86 +1,68 @@
-"""Text: rewrites of sentences, and whether generated sentences differ from real ones."""
+"""Text from pure noise, and whether it differs from real text."""
 
 import json
 import subprocess
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib import pyplot as plt
-from report_sections.runs import TEXTDIFF
-from report_sections.section import Section
-from tokenizers import Tokenizer
+from report_sections.runs import TEXTDIFF, sentences, text_run
+from report_sections.section import WIDTH, Formula, Section, Table, TryNext
 
-from textdiff.config import SamplingConfig
-from textdiff.sampling import collect
-from textdiff.table import table_lines
+from textdiff import TextDiffusion
 from textdiff.text import grammar
-from textdiff.text.hub import load_model
-from textdiff.text.requests import rewrite_request, sample_request
-from textdiff.text.sampling import generate
-from textdiff.text.tokenizer import encode
 
-METRICS = (
-    "perplexity",
-    "unigram_entropy",
-    "distinct_2",
-    "two_sample_accuracy",
-    "novelty",
-    "copied_8grams",
+TEXT = partial(
+    Section,
+    name="text",
+    title="True or false: diffusion generates text",
+    problem=(
+        r"[HW7] 1. Can a diffusion model generate text, by adding noise to the embeddings of words "
+        r"and conditionally resampling? We start from noise alone, and ask whether the sentences "
+        r"differ from real ones."
+    ),
+    derivation=[
+        Formula(
+            "At full noise, the state no longer depends on any sentence. So we may start from "
+            "random numbers, and resample as in section 11.",
+            r"q(x_T\mid x_0)\approx\mathcal{N}(0,I)\quad\Rightarrow\quad x_T\sim\mathcal{N}(0,I)",
+        ),
+        Formula(
+            r"The model then gives every sentence a probability, which sums over all paths from "
+            r"noise to it.",
+            r"p_\theta(w)=\int p(x_T)\,\prod_{t=1}^{T}p_\theta(x_{t-1}\mid x_t)\;"
+            r"p_\theta(w\mid x_0)\;dx_{0:T}",
+        ),
+        Formula(
+            "Perplexity tells how surprised another language model is: it is about the number of "
+            "words between which that model has to choose.",
+            r"\mathrm{perplexity}=\exp\left(-\frac{1}{n}\sum_{i=1}^{n}"
+            r"\log p_{\mathrm{LM}}(w_i\mid w_1\ldots w_{i-1})\right)",
+        ),
+    ],
+    idea=(
+        r"A claim that cannot fail says nothing. So the answer is true only if five conditions "
+        r"hold. They exclude the easy ways to look good: to write the same sentence again and "
+        r"again, to copy the training text, or to place common words in any order. Bigrams (each "
+        r"word depends on the one before), single words, and shuffled sentences are the rivals."
+    ),
+    try_next=TryNext(
+        "textdiff sample report/text --n 3 --show_steps",
+        "Watch when the words appear. Then train on your own text, one sentence per line: "
+        "`textdiff train --data.train my.txt --run runs/mine`.",
+    ),
 )
-OMITTED = (  # from the table in the report
-    "ode_nats_per_token",
-    "ode_nats_error",
-    "ode_nats_per_word",
-    "dtype",
-    "unk_rate",
-    "pad_rate",
-    "evaluations",
-    "seconds_per_1000",
-)
-STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
-Table = dict[str, dict[str, Any]]
-
-
-def rewrites(run: str) -> Section:
-    """Rewrites sentences with several amounts of noise."""
-    section = Section(
-        "rewrite",
-        "Perturb and resample a sentence",
-        "With how much noise does a sentence stay what it was, and when does it become another?",
-    )
-    section.numbers = {str(s): shares for s, shares in _rewrite_shares(run).items()}
-    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    labels = {"kept": "words kept", "grammatical": "grammatical", "unchanged": "unchanged"}
-    for (name, label), style in zip(labels.items(), ("o-", "s-", "^-"), strict=True):
-        axes.plot(STRENGTHS, [row[name] for row in section.numbers.values()], style, label=label)
-    axes.set(xlabel="strength (share of the schedule)", ylabel="share", ylim=(0, 1.03))
-    axes.legend()
-    section.add_figure("48 rewrites of 16 sentences at each strength.", figure)
-    half, full = section.numbers["0.5"], section.numbers["1.0"]
-    section.answer = (
-        f"At strength 0.5, {half['kept']:.0%} of the words are kept, {half['unchanged']:.0%} of "
-        f"the sentences are unchanged and {half['grammatical']:.0%} are grammatical. At strength 1 "
-        f"only the length is kept, and {full['grammatical']:.0%} are grammatical."
-    )
-    return section
-
-
-def _rewrite_shares(run: str) -> dict[float, dict[str, float]]:
-    """Shares of kept words, and of grammatical and unchanged sentences, for each strength."""
-    model, tokenizer = load_model(run)
-    shares = {}
-    for strength in STRENGTHS:
-        rows = []
-        for seed, sentence in enumerate(grammar.corpus(16, seed=7, training=False)):
-            ids = encode(tokenizer, sentence)
-            request = rewrite_request(model, ids, 3, strength)
-            for found in collect(generate(model, tokenizer, request, SamplingConfig(seed=seed))):
-                kept = sum(a == b for a, b in zip(found, ids, strict=True)) / len(ids)
-                rows.append((kept, grammar.judge(_words(tokenizer, found)), found == ids))
-        means = (sum(column) / len(column) for column in zip(*rows, strict=True))
-        shares[strength] = dict(zip(("kept", "grammatical", "unchanged"), means, strict=True))
-    return shares
+METRICS = {
+    "perplexity": "perplexity (reference model)",
+    "unigram_entropy": "entropy of words (nats)",
+    "distinct_2": "different pairs of words (share)",
+    "two_sample_accuracy": "told from real text (share)",
+    "novelty": "not in the training text (share)",
+    "copied_8grams": "copied runs of 8 words (share)",
+}
+SAMPLES = 500
+Results = dict[str, dict[str, Any]]
 
 
 class Check(NamedTuple):
@@ -96,94 +78,88 @@ class Check(NamedTuple):
         return self.value < self.limit if self.sign == "<" else self.value > self.limit
 
 
-def verdict(run: str) -> Section:
+def experiment(folder: Path) -> Section:
     """Compares generated sentences with real ones."""
-    section = Section(
-        "text",
-        "True or false: diffusion generates text",
-        "Do sentences generated from noise differ from real ones by any of our metrics?",
-    )
+    section, run = TEXT(), text_run(folder)
     table = _evaluate(run)
-    _draw_metrics(section, table)
-    grammatical, samples = _grammatical_share(run)
+    pipe = TextDiffusion.from_pretrained(run)
+    samples = sentences(pipe, pipe.sample(SAMPLES, seed=1, batch_size=250))
+    grammatical = sum(map(grammar.judge, samples)) / SAMPLES
     checks = _checks(table, grammatical)
     true = all(check.holds for check in checks.values())
-    for name, check in checks.items():
-        condition = f"must be {check.sign} {check.limit:.3f}"
-        section.lines.append(f"{name}: {check.value:.3f}, {condition}: {check.holds}")
-    shown = {
-        name: {key: value for key, value in row.items() if key not in OMITTED}
-        for name, row in table.items()
-    }
-    section.lines += ["", *table_lines(shown)]
+    _draw(section, table)
+    section.tables = [
+        Table("Six sentences from pure noise", [["sentence"], *([s] for s in samples[:6])]),
+        _table_of_checks(checks),
+    ]
     section.numbers = {
         "verdict": true,
         "grammatical": grammatical,
-        "samples": samples,
+        "sentences": SAMPLES,
+        "samples": samples[:6],
         "checks": checks,
         "table": table,
     }
-    ours, real, bigram = (table[name] for name in ("model", "held-out text", "bigram"))
-    section.answer = (
-        f"{true}: {grammatical:.1%} of the sentences are grammatical and {ours['novelty']:.0%} are "
-        "not in the training text. Under a language model their perplexity is "
-        f"{ours['perplexity']:.2f}, that of held-out text {real['perplexity']:.2f} and that of "
-        f"bigrams {bigram['perplexity']:.2f}. The verdict is false if any line above fails. Only "
-        "the likelihood disagrees: the model, which is trained on squared error, has a bound of "
-        f"{ours['nats_per_token']:.2f} nats per token, and bigrams have "
-        f"{bigram['nats_per_token']:.2f}."
-    )
+    section.finding = _finding(true, grammatical, table)
     return section
 
 
-def _evaluate(run: str) -> Table:
+def _finding(true: bool, grammatical: float, table: Results) -> str:
+    ours, real, bigram = (table[name] for name in ("model", "held-out text", "bigram"))
+    return (
+        f"{true}: {grammatical:.1%} of the sentences are grammatical, and {ours['novelty']:.0%} "
+        f"are not in the training text. Their perplexity is {ours['perplexity']:.2f}, that of "
+        f"held-out text is {real['perplexity']:.2f}, and that of bigrams is "
+        f"{bigram['perplexity']:.2f}. Likelihood is another matter. The model was trained on "
+        f"errors, and its bound of section 3 is {ours['nats_per_token']:.2f} nats per token; "
+        f"bigrams have {bigram['nats_per_token']:.2f}."
+    )
+
+
+def _evaluate(run: str) -> Results:
     """The table of `textdiff evaluate`."""
     options = ["--n", "500", "--ode", "0", "--scored", "100"]
     command = [*TEXTDIFF, "evaluate", run, *options, "--baselines", "[bigram,unigram,shuffled]"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     report = Path(run, "evaluation", "report.json").read_text(encoding="utf-8")
-    table: Table = json.loads(report)["table"]
+    table: Results = json.loads(report)["table"]
     return table
 
 
-def _checks(table: Table, grammatical: float) -> dict[str, Check]:
+def _checks(table: Results, grammatical: float) -> dict[str, Check]:
     """The conditions, by their description."""
     ours, real = table["model"], table["held-out text"]
     weakest = min(table[name]["perplexity"] for name in ("bigram", "unigram", "shuffled"))
     entropy, distinct = (ours[key] / real[key] for key in ("unigram_entropy", "distinct_2"))
-    lowest = "perplexity below that of bigrams, unigrams and shuffled words"
     return {
-        lowest: Check(ours["perplexity"], "<", weakest),
+        "perplexity, below that of all three rivals": Check(ours["perplexity"], "<", weakest),
         "share of grammatical sentences": Check(grammatical, ">", 0.8),
         "share of sentences not in the training text": Check(ours["novelty"], ">", 0.5),
-        "unigram entropy, ratio to held-out text": Check(entropy, ">", 0.97),
-        "distinct 2-grams, ratio to held-out text": Check(distinct, ">", 0.9),
+        "entropy of words, over that of held-out text": Check(entropy, ">", 0.97),
+        "different pairs of words, over those of held-out text": Check(distinct, ">", 0.9),
     }
 
 
-def _draw_metrics(section: Section, table: Table) -> None:
-    figure, panels = plt.subplots(2, 3, figsize=(10, 5), layout="constrained", sharey=True)
-    for axes, key in zip(panels.flat, METRICS, strict=True):
-        axes.barh(list(table), [row[key] for row in table.values()])
-        scale = "log" if key == "perplexity" else "linear"
-        axes.set(title=key.replace("_", " "), xscale=scale)
+def _table_of_checks(checks: dict[str, Check]) -> Table:
+    rows = [
+        [name, f"{check.value:.3f}", f"{check.sign} {check.limit:.3f}", str(check.holds)]
+        for name, check in checks.items()
+    ]
+    head = ["condition", "measured", "must be", "holds"]
+    return Table("The answer is true only if every condition holds", [head, *rows])
+
+
+def _draw(section: Section, table: Results) -> None:
+    options = {"figsize": (WIDTH, 6.2), "layout": "constrained", "sharey": True}
+    figure, panels = plt.subplots(3, 2, **options)
+    colors = ["C1" if name == "model" else "C2" for name in table]
+    for axes, (key, label) in zip(panels.flat, METRICS.items(), strict=True):
+        axes.barh(list(table), [row[key] for row in table.values()], color=colors)
+        axes.set(xscale="log" if key == "perplexity" else "linear")
+        axes.set_title(label, fontsize=8)
     panels[0, 0].invert_yaxis()
     section.add_figure(
-        "Held-out text, training text, the model's sentences, and simpler baselines, by six "
-        "metrics.",
+        "The model (orange) should look like held-out text, the first bar, in every panel. The "
+        "rivals below it fail in at least one.",
         figure,
     )
-
-
-def _grammatical_share(run: str, n: int = 500) -> tuple[float, list[str]]:
-    """Share of samples that the grammar accepts, and a few samples."""
-    model, tokenizer = load_model(run)
-    request, config = sample_request(model, n, seed=1), SamplingConfig(seed=1, batch_size=250)
-    samples = collect(generate(model, tokenizer, request, config))
-    sentences = [_words(tokenizer, ids) for ids in samples]
-    return sum(map(grammar.judge, sentences)) / n, sentences[:6]
-
-
-def _words(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The tokens with single spaces between them, as the grammar needs them."""
-    return " ".join(str(tokenizer.id_to_token(i)) for i in ids)

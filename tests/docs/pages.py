@@ -1,11 +1,13 @@
 """Reading of the documentation's Markdown: pages, code blocks, links and commands."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LESSON = ROOT / "docs" / "lesson.ipynb"
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)")
@@ -13,8 +15,12 @@ SCRIPT = re.compile(r"(?:.*/)?scripts/(.+)\.py")
 
 
 def read(page: Path) -> str:
-    """Text of a page."""
-    return page.read_text(encoding="utf-8")
+    """Text of a page, or of the text cells of a notebook."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix != ".ipynb":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
 def blocks(page: Path, language: str) -> list[str]:

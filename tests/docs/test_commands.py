@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from jsonargparse import ArgumentParser, capture_parser
-from pages import PAGES, ROOT, commands
+from pages import LESSON, PAGES, ROOT, commands
 
 from image.cli import COMMANDS as IMAGE_COMMANDS
 from textdiff.cli.main import COMMANDS
@@ -14,7 +14,7 @@ from textdiff.cli.parser import build_parser, with_config_files
 
 TEXT_SCRIPTS = {"train_text": "train", "sample_text": "sample"}
 WITHOUT_OPTIONS = {"demo"}
-PAGES_WITH_COMMANDS = [page for page in PAGES if commands(page)]
+PAGES_WITH_COMMANDS = [page for page in [*PAGES, LESSON] if commands(page)]
 
 
 def parser_of(program: str) -> tuple[ArgumentParser, list[str]]:
