@@ -189,7 +189,7 @@ def test_targets_obey_whatever_their_sources_have(pairs, tokenizer):
     assert len({len(ids) for ids in found.sequences}) > 2
     with pytest.raises(UserError, match="have all required and no forbidden"):
         pipe.generate(sources, length=1, require=REQUIRE)
-    with pytest.raises(UserError, match="--classifier needs a model without sources"):
+    with pytest.raises(UserError, match="classifier needs a model without sources"):
         pipe.generate(sources, classifier="folder", label="king")
 
 
