@@ -86,10 +86,14 @@ def assert_same_checkpoints(one: Path, other: Path, relative: float) -> None:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """Files of a run's newest checkpoint and of its model, if there is one."""
+    """Files of a run's newest checkpoint and of its model, if there is one.
+
+    The model card is left out, for it has the name of the run and its minutes.
+    """
     last = checkpoint.list_checkpoints(run / "state")[-1]
     files = [path for where in (last, run / "model") if where.exists() for path in where.iterdir()]
-    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
+    kept = [path for path in files if path.name != "README.md"]
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in kept}
 
 
 # --- equality

@@ -44,9 +44,9 @@ def losses_by_logsnr(
     targets = mask & ~source_positions(ids, model.config.separator)
     for value in logsnrs:
         x_t, logsnr, logits = _predict(model, ids, mask, value)
-        alone = _mean(cross_entropy(model.words.context_free_logits(x_t, logsnr), ids), targets)
-        loss = _mean(cross_entropy(logits, ids), targets)
-        losses[value] = WordLoss(loss, alone - loss)
+        alone = cross_entropy(model.words.context_free_logits(x_t, logsnr), ids)
+        loss = cross_entropy(logits, ids)
+        losses[value] = WordLoss(*_means([loss, alone - loss], targets))
     return losses
 
 
@@ -62,7 +62,7 @@ def token_recovery(
     for logsnr in logsnrs:
         logits = _predict(model, ids, mask, logsnr)[-1]
         targets = mask & ~source_positions(ids, model.config.separator)
-        shares[logsnr] = _mean((logits.argmax(-1) == ids).float(), targets)
+        (shares[logsnr],) = _means([(logits.argmax(-1) == ids).float()], targets)
     return shares
 
 
@@ -115,6 +115,7 @@ def _predict(
     return x_t, logsnr, logits
 
 
-def _mean(values: Float[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> float:
-    """Mean over the real positions, with one wait for the device."""
-    return float(values.where(mask, 0).sum() / mask.sum())
+def _means(values: list[Float[Tensor, "b l"]], mask: Bool[Tensor, "b l"]) -> list[float]:
+    """Means over the real positions, with one wait for the device."""
+    sums = torch.stack([each.where(mask, 0).sum() for each in values])
+    return (sums / mask.sum()).tolist()  # type: ignore[no-any-return]
