@@ -18,6 +18,7 @@ from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.text.export import OUTPUTS, text_graph
 from textdiff.text.transformer import NoisyText
 
+pytestmark = pytest.mark.slow  # the example of docs/api.md exports a model in every run
 ROOT = Path(__file__).parents[1]
 TEXTS = {
     "markov": {},
