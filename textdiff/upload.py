@@ -39,7 +39,7 @@ def push_folder(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     if not (folder / "README.md").exists():
-        log.warning("%s has no README.md: the model is uploaded without a model card", folder)
+        log.warning("%s gets no model card, for the model has no README.md", repo_id)
     api = HfApi(token=token)
     files = [file for file in sorted(folder.glob("[!.]*")) if file.is_file()]
     try:
