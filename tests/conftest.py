@@ -36,8 +36,8 @@ configuration_utils.wrap_init_to_accept_kwargs = accept_kwargs
 from textdiff.text import grammar  # noqa: E402
 from textdiff.text.config import DataConfig, TokenizerConfig  # noqa: E402
 from textdiff.text.dataset import Corpus, collate, examples  # noqa: E402
-from textdiff.text.markov_prior import pair_statistics  # noqa: E402
 from textdiff.text.model import DiffusionLM, DiffusionLMConfig  # noqa: E402
+from textdiff.text.pair_counts import pair_statistics  # noqa: E402
 from textdiff.text.tokenizer import train_tokenizer  # noqa: E402
 
 SENTENCES = grammar.corpus(300, seed=0)
@@ -81,9 +81,10 @@ def new_model(tokenizer: Tokenizer, corpus: Corpus) -> Callable[..., DiffusionLM
     """
 
     def new(**options: object) -> DiffusionLM:
-        pairs = pair_statistics(corpus, tokenizer.get_vocab_size())
+        pairs = pair_statistics(corpus, tokenizer.get_vocab_size(), contexts=20)
         settings = {"embed_dim": 16, "width": 32, "depth": 1, "heads": 2} | options
-        settings |= {"prior_pairs": len(pairs.values)}
+        sizes = {"prior_pairs": len(pairs.values), "prior_contexts": len(pairs.context_last)}
+        settings |= sizes
         vocab_size = tokenizer.get_vocab_size()
         with torch.random.fork_rng():
             torch.manual_seed(0)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from markov_cases import LONGER
 from tensors import close, seeded
 
 from textdiff.diffusion.automaton import Automaton
@@ -24,8 +25,10 @@ def in_set(sentence: list[int]) -> bool:
 INSIDE = torch.tensor([in_set(sentence) for sentence in SENTENCES.tolist()])
 
 
-@pytest.fixture
-def chain() -> MarkovChain:
+@pytest.fixture(params=[False, True], ids=["words", "contexts"])
+def chain(request) -> MarkovChain:
+    if request.param:
+        return LONGER
     rows = torch.rand(WORDS, WORDS + 1, generator=seeded()).softmax(1)
     start = torch.tensor([0.4, 0.1, 0.3, 0.2])
     return MarkovChain(start, Transitions.from_dense(rows[:, :-1].contiguous()), rows[:, -1])

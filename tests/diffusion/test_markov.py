@@ -4,13 +4,27 @@ import math
 
 import pytest
 import torch
-from markov_cases import CHAIN, END, MASK, TABLE, L, V, enumerated, marginals, uniforms
+from markov_cases import (
+    CHAIN,
+    END,
+    LONGER,
+    MASK,
+    TABLE,
+    L,
+    V,
+    enumerated,
+    longer_log_joint,
+    marginals,
+    sentences,
+    uniforms,
+)
 from tensors import close, draws, seeded
 
 from textdiff.diffusion.markov import MarkovChain
 from textdiff.diffusion.transitions import Transitions
 
 LOG_LIKELIHOOD = 2 * draws(len(MASK), L, V, seed=7)
+chains = pytest.mark.parametrize("chain", [CHAIN, LONGER], ids=["words", "contexts"])
 
 
 def backed_off(v: int = 40, pairs: int = 90) -> Transitions:
@@ -31,12 +45,13 @@ def log_space_posterior(chain: MarkovChain, log_likelihood, size: int) -> torch.
     return (torch.stack(forward) + own + torch.stack(backward[::-1])).softmax(-1)
 
 
+@chains
 @pytest.mark.parametrize("row", range(len(MASK)))
-def test_messages_give_the_enumerated_posterior(row):
-    messages = CHAIN.log_messages(LOG_LIKELIHOOD, MASK)
+def test_messages_give_the_enumerated_posterior(row, chain):
+    messages = chain.log_messages(LOG_LIKELIHOOD, MASK)
     size = int(MASK[row].sum())
     posterior = (messages + LOG_LIKELIHOOD)[row, :size].softmax(-1)
-    close(posterior, marginals(LOG_LIKELIHOOD[row, :size]), 1e-12)
+    close(posterior, marginals(LOG_LIKELIHOOD[row, :size], chain), 1e-12)
 
 
 def test_messages_do_not_depend_on_own_likelihood():
@@ -91,22 +106,24 @@ def test_dense_table_survives_its_sparse_form():
     close(Transitions.from_dense(TABLE).dense(), TABLE, 0)
 
 
-def test_gradient_of_messages_is_that_of_their_formula():
+@chains
+def test_gradient_of_messages_is_that_of_their_formula(chain):
     """The probability-flow ODE differentiates the denoiser."""
 
     def posterior(x):
-        return (CHAIN.log_messages(x, MASK[:2]) + x)[MASK[:2]].softmax(-1)
+        return (chain.log_messages(x, MASK[:2]) + x)[MASK[:2]].softmax(-1)
 
     assert torch.autograd.gradcheck(posterior, LOG_LIKELIHOOD[:2].clone().requires_grad_())
 
 
-def test_sentences_are_drawn_from_their_posterior():
+@chains
+def test_sentences_are_drawn_from_their_posterior(chain):
     """Chi-square against enumeration; the threshold is five standard deviations."""
     n, size = 40_000, 3
     own = LOG_LIKELIHOOD[1, :size]
     mask = torch.ones(n, size, dtype=torch.bool)
-    drawn = CHAIN.sample(own.expand(n, -1, -1), mask, uniforms(n, size))
-    words, probability = enumerated(own)
+    drawn = chain.sample(own.expand(n, -1, -1), mask, uniforms(n, size))
+    words, probability = enumerated(own, chain)
     number = (drawn * torch.tensor([V**2, V, 1])).sum(1)
     seen = torch.bincount(number, minlength=len(words)).double()
     assert not seen[probability == 0].any()
@@ -117,24 +134,26 @@ def test_sentences_are_drawn_from_their_posterior():
     assert abs(chi_square - degrees) < 5 * math.sqrt(2 * degrees)
 
 
-def test_nats_are_those_of_enumeration():
-    words = CHAIN.sample(LOG_LIKELIHOOD, MASK, uniforms(len(MASK), L))
-    nats = CHAIN.nats(LOG_LIKELIHOOD, words, MASK)
+@chains
+def test_nats_are_those_of_enumeration(chain):
+    words = chain.sample(LOG_LIKELIHOOD, MASK, uniforms(len(MASK), L))
+    nats = chain.nats(LOG_LIKELIHOOD, words, MASK)
     for row, size in enumerate(MASK.sum(1).tolist()):
-        every, probability = enumerated(LOG_LIKELIHOOD[row, :size])
+        every, probability = enumerated(LOG_LIKELIHOOD[row, :size], chain)
         (number,) = (every == words[row, :size]).all(1).nonzero().flatten()
         close(nats[row], -probability[number].log(), 1e-12)
 
 
-def test_gradient_of_nats_is_that_of_their_formula():
-    words = CHAIN.sample(LOG_LIKELIHOOD, MASK, uniforms(len(MASK), L))
+@chains
+def test_gradient_of_nats_is_that_of_their_formula(chain):
+    words = chain.sample(LOG_LIKELIHOOD, MASK, uniforms(len(MASK), L))
     start = LOG_LIKELIHOOD.clone().requires_grad_()
-    CHAIN.nats(start, words, MASK).sum().backward()
-    posterior = (LOG_LIKELIHOOD + CHAIN.log_messages(LOG_LIKELIHOOD, MASK)).softmax(-1)
+    chain.nats(start, words, MASK).sum().backward()
+    posterior = (LOG_LIKELIHOOD + chain.log_messages(LOG_LIKELIHOOD, MASK)).softmax(-1)
     expected = posterior - torch.nn.functional.one_hot(words, V)
     close(start.grad, expected * MASK.unsqueeze(-1), 1e-12)
     step = 1e-6 * draws(*LOG_LIKELIHOOD.shape, seed=3)
-    change = CHAIN.nats(LOG_LIKELIHOOD + step, words, MASK) - CHAIN.nats(
+    change = chain.nats(LOG_LIKELIHOOD + step, words, MASK) - chain.nats(
         LOG_LIKELIHOOD - step, words, MASK
     )
     close(change.sum(), 2 * (start.grad * step).sum(), 1e-9)
@@ -148,6 +167,22 @@ def test_powers_of_the_chain_are_exact(exponent):
     words = CHAIN.sample(LOG_LIKELIHOOD, MASK, uniforms(len(MASK), L))
     raised = CHAIN.power(exponent).log_prob(words, MASK)
     close(raised, exponent * CHAIN.log_prob(words, MASK), 1e-12)
+
+
+def test_contexts_give_the_next_word_by_two():
+    """A sentence's probability is the product of the conditional ones."""
+    for length in (1, 2, L):
+        words = sentences(length)
+        expected = longer_log_joint(words)
+        possible = expected > -math.inf
+        found = LONGER.log_prob(words, torch.ones_like(words, dtype=torch.bool))
+        close(found[possible], expected[possible], 1e-12)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 2.0])
+def test_powers_of_contexts_are_exact(exponent):
+    table = LONGER.transitions
+    close(table.power(exponent).dense(), table.dense() ** exponent, 1e-12)
 
 
 def test_single_pairs_are_looked_up():

@@ -1,7 +1,4 @@
-"""The Markov prior: its counts, and a model whose network adds nothing to it."""
-
-from collections import Counter
-from itertools import pairwise
+"""The Markov prior: a model whose network adds nothing to it."""
 
 import pytest
 import torch
@@ -10,75 +7,10 @@ from torch.testing import assert_close
 from textdiff.config import UserError
 from textdiff.diffusion.gaussian import diffuse
 from textdiff.diffusion.markov_text import MarkovText
-from textdiff.diffusion.transitions import Transitions
 from textdiff.text.config import DecodingConfig
-from textdiff.text.dataset import Corpus
-from textdiff.text.markov_prior import PairStatistics, pair_statistics
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import sample_request
 from textdiff.text.transformer import NoisyText
-
-V = 6
-TEXT = [[0, 1, 2], [0, 1], [3, 1, 2, 0, 1, 2], [4], [2, 2], [3, 1]]
-
-
-def dense(statistics: PairStatistics) -> torch.Tensor:
-    before, after = statistics.pairs.long()
-    rank_one = statistics.backoff_weight, statistics.backoff
-    return Transitions(before, after, statistics.values, *rank_one).dense()
-
-
-@pytest.mark.parametrize("most", [0, 2, 100])
-def test_next_words_and_end_add_up_to_one(most):
-    """Also of the word 5, which never occurs, and with pairs left out."""
-    statistics = pair_statistics(Corpus.of(TEXT), V, most=most)
-    assert_close(dense(statistics).sum(1) + statistics.end, torch.ones(V))
-    assert_close(dense(statistics)[5], statistics.backoff)
-
-
-def test_first_words_are_those_of_sentences():
-    """Words 0, 3, 4 and 2 begin 2, 2, 1 and 1 of 6 sentences; 1 and 5 never begin one."""
-    start = pair_statistics(Corpus.of(TEXT), V).start
-    assert start[[0, 3]].min() > start[[4, 2]].max() > start[[1, 5]].max() > 0
-    assert 0.9 < start.sum() < 1  # the rest is the empty sentence
-
-
-def test_probabilities_are_discounted_counts():
-    """The definition, with loops. Without `ends`, boundaries are not counted."""
-    statistics = pair_statistics(Corpus.of(TEXT), V, ends=False)
-    pairs = Counter(pair for sentence in TEXT for pair in pairwise(sentence))
-    kinds = Counter(pairs.values())
-    discount = kinds[1] / (kinds[1] + 2 * kinds[2])
-    seen = Counter(after for pair, n in pairs.items() for after in [pair[1]] * n)
-    total = seen.total() + 0.1 * (V + 1)
-    expected = torch.zeros(V, V)
-    for before in range(V):
-        followers = {b: n for (a, b), n in pairs.items() if a == before}
-        n = sum(followers.values())
-        weight = discount * len(followers) / n if n else 1.0
-        for after in range(V):
-            counted = max(followers.get(after, 0) - discount, 0) / n if n else 0.0
-            expected[before, after] = counted + weight * (seen[after] + 0.1) / total
-    assert_close(dense(statistics), expected)
-    assert_close(statistics.end, torch.ones(V))
-
-
-def test_most_frequent_pairs_are_kept():
-    statistics = pair_statistics(Corpus.of(TEXT), V, most=2)
-    assert statistics.pairs.tolist() == [[0, 1], [1, 2]]
-
-
-def test_large_texts_are_counted_in_pieces(monkeypatch):
-    whole = pair_statistics(Corpus.of(TEXT), V)
-    monkeypatch.setattr("textdiff.text.dataset.PIECE", 3)
-    for part, expected in zip(pair_statistics(Corpus.of(TEXT), V), whole, strict=True):
-        assert_close(part, expected)
-
-
-def test_text_of_single_words_has_no_pairs():
-    statistics = pair_statistics(Corpus.of([[0], [1], [1]]), V)
-    assert statistics.pairs.shape == (2, 0)
-    assert_close(dense(statistics).sum(1) + statistics.end, torch.ones(V))
 
 
 def oracle(model: DiffusionLM) -> MarkovText:

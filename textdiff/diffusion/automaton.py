@@ -60,9 +60,12 @@ class Automaton:
 
         If the set has no sentence of a length, the words have no meaning.
         """
-        size = max(1, MEMORY // (self.states * log_likelihood[0].numel()))
-        parts = (each.split(size) for each in (log_likelihood, mask, uniforms))
-        return torch.cat([self._sample(chain, *part) for part in zip(*parts, strict=True)])
+        words = chain.transitions.words
+        of_states = Automaton(self.next[:, words], self.accepting)
+        size = max(1, MEMORY // (self.states * len(words) * mask.shape[1]))
+        parts = zip(*(x.split(size) for x in (log_likelihood, mask, uniforms)), strict=True)
+        drawn = [of_states._sample(chain, own[..., words], *rest) for own, *rest in parts]
+        return words[torch.cat(drawn)]
 
     def _sample(
         self, chain: MarkovChain, log_likelihood: WordLogits, mask: Mask, uniforms: Tensor

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from textdiff.diffusion.transitions import Columns, Transitions, Words
+from textdiff.diffusion.transitions import Columns, Transitions, WordColumns, Words
 
 Mask = Bool[Tensor, "b l"]
 WordLogits = Float[Tensor, "b l v"]
@@ -27,18 +27,19 @@ TINY = 1e-30  # in place of probabilities that are 0 in float32
 class MarkovChain:
     """p(w_1 ... w_L) proportional to start(w_1) P(w_1, w_2) ... P(w_{L-1}, w_L) end(w_L).
 
-    The length L is given.
+    The length L is given. If the transitions have contexts, the chain is one of states: words, and
+    contexts of several words. Each has a last word, and the sum is over the states of the words.
 
     Args:
-        start: Probability that a sentence begins with each word.
-        transitions: Probabilities P of the next word; a row and `end` add up to 1 if sentences end
+        start: Probability that a sentence begins with each state.
+        transitions: Probabilities P of the next state; a row and `end` add up to 1 if sentences end
             at random.
-        end: Probability that a sentence ends after each word.
+        end: Probability that a sentence ends after each state.
     """
 
-    start: Float[Tensor, " v"]
+    start: Float[Tensor, " s"]
     transitions: Transitions
-    end: Float[Tensor, " v"]
+    end: Float[Tensor, " s"]
 
     def log_messages(self, log_likelihood: WordLogits, mask: Mask) -> WordLogits:
         """Logits of each word given the vectors of all other words.
@@ -50,9 +51,10 @@ class MarkovChain:
                 position.
             mask: True at the positions of a sentence, which come first in every row.
         """
-        own = _likelihoods(log_likelihood)
+        own = self._of_states(_likelihoods(log_likelihood))
         messages = zip(self._forward(own)[0], self._backward(own, mask), strict=True)
-        rows = [(forward * backward).clamp(min=TINY).T for forward, backward in messages]
+        products = (self.transitions.of_words(before * after) for before, after in messages)
+        rows = [product.clamp(min=TINY).T for product in products]
         return torch.stack(rows, 1).log()
 
     def nats(self, log_likelihood: WordLogits, words: Words, mask: Mask) -> Float[Tensor, " b"]:
@@ -70,6 +72,10 @@ class MarkovChain:
 
     def log_prob(self, words: Words, mask: Mask) -> Float[Tensor, " b"]:
         """log start(w_1) P(w_1, w_2) ... end(w_L), without the normalization over words."""
+        if self.transitions.contexts:
+            v = len(self.start) - len(self.transitions.contexts.last)
+            certain = [F.one_hot(word, v).T.to(self.start) for word in words.unbind(1)]
+            return self._log_normalizer(self._forward(self._of_states(certain))[1], mask)
         pairs = self.transitions.lookup(words[:, :-1], words[:, 1:]).log().where(mask[:, 1:], 0)
         last = words.gather(1, mask.sum(1, keepdim=True) - 1).squeeze(1)
         return self.start[words[:, 0]].log() + pairs.sum(1) + self.end[last].log()
@@ -91,20 +97,24 @@ class MarkovChain:
             mask: As in `log_messages`. Elsewhere the words have no meaning.
             uniforms: Uniform random numbers in (0, 1).
         """
-        own, end = _likelihoods(log_likelihood), self.end.unsqueeze(1)
-        words, weight = [], end
+        own, end = self._of_states(_likelihoods(log_likelihood)), self.end.unsqueeze(1)
+        states, weight = [], end
         for i, joint in reversed([*enumerate(self._forward(own)[1])]):
             posterior = _normalized(joint) * weight
             # high powers of the chain underflow to 0; then the word's own vector decides
             posterior = torch.where(posterior.sum(0) > 0, posterior, own[i])
-            word = draw_column(posterior, uniforms[:, i])
-            chosen = torch.zeros_like(joint).scatter_(0, word.unsqueeze(0), 1.0)
+            state = draw_column(posterior, uniforms[:, i])
+            chosen = torch.zeros_like(joint).scatter_(0, state.unsqueeze(0), 1.0)
             weight = torch.where(mask[:, i], self.transitions.backward(chosen), end)
-            words.append(word)
-        return torch.stack(words[::-1], 1)
+            states.append(state)
+        return self.transitions.words[torch.stack(states[::-1], 1)]
+
+    def _of_states(self, own: list[WordColumns]) -> list[Columns]:
+        """Likelihoods of the words to those of the states."""
+        return [self.transitions.of_states(each) for each in own]
 
     def _forward(self, own: list[Columns]) -> tuple[list[Columns], list[Columns]]:
-        """p(word i, vectors before i) and p(word i, vectors to i), up to factors per sentence."""
+        """p(state i, vectors before i) and p(state i, vectors to i), up to factors per sentence."""
         messages = [self.start.unsqueeze(1).expand_as(own[0])]
         joints = [messages[0] * own[0]]
         for each in own[1:]:
@@ -113,7 +123,7 @@ class MarkovChain:
         return messages, joints
 
     def _backward(self, own: list[Columns], mask: Mask) -> list[Columns]:
-        """p(vectors after i, end | word i), up to a factor per sentence."""
+        """p(vectors after i, end | state i), up to a factor per sentence."""
         end = self.end.unsqueeze(1).expand_as(own[0])
         messages = [end]
         for i in reversed(range(1, len(own))):
@@ -123,10 +133,10 @@ class MarkovChain:
 
     def _posterior(
         self, joints: list[Columns], own: list[Columns], mask: Mask
-    ) -> Iterator[Columns]:
+    ) -> Iterator[WordColumns]:
         """Posterior of each word given all vectors, by position."""
         for joint, after in zip(joints, self._backward(own, mask), strict=True):
-            yield _normalized(joint * after)
+            yield _normalized(self.transitions.of_words(joint * after))
 
     def _log_normalizer(self, joints: list[Columns], mask: Mask) -> Float[Tensor, " b"]:
         """Log of the sum of prior times likelihood over all sentences."""
@@ -143,11 +153,14 @@ class _SentenceNats(torch.autograd.Function):
     def forward(
         ctx: Any, log_likelihood: WordLogits, words: Words, mask: Mask, chain: MarkovChain
     ) -> Float[Tensor, " b"]:
-        own = _likelihoods(log_likelihood)
+        likelihoods = _likelihoods(log_likelihood)
+        own = chain._of_states(likelihoods)
         joints = chain._forward(own)[1]
         log_joint = chain.log_prob(words, mask) - chain._log_normalizer(joints, mask)
         # the likelihoods of a position were divided by their sum
-        log_sum = log_likelihood.amax(-1) - torch.stack([each.amax(0).log() for each in own], 1)
+        log_sum = log_likelihood.amax(-1) - torch.stack(
+            [each.amax(0).log() for each in likelihoods], 1
+        )
         chosen = log_likelihood.gather(2, words.unsqueeze(2)).squeeze(2) - log_sum
         slope = torch.stack([each.T for each in chain._posterior(joints, own, mask)], 1)
         ones = torch.ones_like(words, dtype=slope.dtype).unsqueeze(2)
@@ -160,7 +173,7 @@ class _SentenceNats(torch.autograd.Function):
         return slope * (gradients[0].unsqueeze(1) * mask).unsqueeze(2), None, None, None
 
 
-def _likelihoods(log_likelihood: WordLogits) -> list[Columns]:
+def _likelihoods(log_likelihood: WordLogits) -> list[WordColumns]:
     """Likelihoods by position, which add up to 1, with the batch last for sparse products."""
     return [each.softmax(-1).T.contiguous() for each in log_likelihood.unbind(1)]
 

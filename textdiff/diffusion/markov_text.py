@@ -63,15 +63,11 @@ class MarkovText:
 
     def nats(self, words: Words, mask: Mask) -> Float[Tensor, " b"]:
         """-log p(words | length) in nats."""
-        table, chain = self.chain.transitions.dense(), self.chain
-        sizes = mask.sum(1)
-        pairs = table[words[:, :-1], words[:, 1:]].log().where(mask[:, 1:], 0).sum(1)
-        last = words.gather(1, sizes.unsqueeze(1) - 1).squeeze(1)
-        log_joint = chain.start[words[:, 0]].log() + pairs + chain.end[last].log()
-        return self.length_probabilities(mask.shape[1])[sizes].log() - log_joint
+        lengths = self.length_probabilities(mask.shape[1])
+        return lengths[mask.sum(1)].log() - self.chain.log_prob(words, mask)
 
     def entropy(self, length: int) -> Float[Tensor, ""]:
-        """Entropy of the sentences of one length, in nats.
+        """Entropy of the sentences of one length, in nats. The chain must have no contexts.
 
         It is E[-log p(words | length)], a sum over single words and neighbouring pairs.
         """

@@ -1,4 +1,4 @@
-"""Transition matrices of Markov chains: sparse plus rank one."""
+"""Transition matrices of Markov chains: sparse plus rank one, between words and contexts."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Words = Int[Tensor, "b l"]
-Columns = Float[Tensor, "v b"]  # numbers of all words, one column per sentence
+Columns = Float[Tensor, "s b"]  # numbers of all states, one column per sentence
+WordColumns = Float[Tensor, "v b"]  # numbers of all words
 
 
 class SparseRows(NamedTuple):
@@ -20,7 +21,7 @@ class SparseRows(NamedTuple):
     offsets: Int[Tensor, " rows"]
     values: Float[Tensor, " p"]
 
-    def __matmul__(self, columns: Columns) -> Columns:
+    def __matmul__(self, columns: Float[Tensor, "columns b"]) -> Float[Tensor, "rows b"]:
         """The product with dense columns.
 
         `embedding_bag` computes it, on a CPU three times as fast as torch's own sparse product.
@@ -35,30 +36,48 @@ class SparseRows(NamedTuple):
         )
 
 
+class Contexts(NamedTuple):
+    """Contexts of several words, after which the next word depends on more than the last one.
+
+    They are states of a chain after those of the words, so that the chain has a variable order
+    (Ron, Singer & Tishby, Machine Learning 1996).
+
+    Args:
+        last: Last word of each context.
+        weight: Weight of the transitions from the last word alone.
+    """
+
+    last: Int[Tensor, " k"]
+    weight: Float[Tensor, " k"]
+
+
 @dataclass(frozen=True)
 class Transitions:
     """Transition matrix P = S + backoff_weight backoff^T with a sparse matrix S.
 
     Smoothed tables of word pairs have this form: S holds the pairs that occur, and all pairs back
-    off to the frequency of their second word.
+    off to the frequency of their second word. The row of a context is S plus `contexts.weight`
+    times the row of its last word.
 
     Args:
-        before: First word of each pair in S. Pairs are sorted by it, then by the second word.
-        after: Second word of each pair.
+        before: First state of each pair in S. Pairs are sorted by it, then by the second state.
+        after: Second state of each pair.
         values: Entries of S.
-        backoff_weight: Weight of the backoff distribution after each first word.
-        backoff: Backoff distribution of the second word.
+        backoff_weight: Weight of the backoff distribution after each state; 0 after contexts.
+        backoff: Backoff distribution of the second state.
+        contexts: The states after those of the words. If None, all states are words.
     """
 
     before: Int[Tensor, " p"]
     after: Int[Tensor, " p"]
     values: Float[Tensor, " p"]
-    backoff_weight: Float[Tensor, " v"]
-    backoff: Float[Tensor, " v"]
+    backoff_weight: Float[Tensor, " s"]
+    backoff: Float[Tensor, " s"]
+    contexts: Contexts | None = None
 
     @classmethod
     def from_dense(cls, matrix: Float[Tensor, "v v"]) -> "Transitions":
-        """Transitions of a dense matrix, without its zeros."""
+        """Transitions of a dense matrix between words, without its zeros."""
         before, after = matrix.nonzero(as_tuple=True)
         zeros = torch.zeros_like(matrix[0])
         return cls(before, after, matrix[before, after], zeros, zeros)
@@ -73,18 +92,58 @@ class Transitions:
         entries = self.after[order], self.before[order], self.values[order]
         return _sparse_rows(*entries, len(self.backoff))
 
+    @cached_property
+    def _by_last(self) -> tuple[SparseRows, SparseRows]:
+        """Sums over the contexts of each word, weighted and not."""
+        assert self.contexts
+        last, weight = self.contexts
+        words, order = len(self.backoff) - len(last), last.argsort(stable=True)
+        rows = _sparse_rows(last[order], order.to(last.dtype), weight[order], words)
+        return rows, rows._replace(values=torch.ones_like(weight))
+
     def forward(self, columns: Columns) -> Columns:
-        """P^T x: probabilities of the words to those of their successors."""
+        """P^T x: probabilities of the states to those of their successors."""
+        if self.contexts:
+            words, contexts = self._split(columns)
+            columns = torch.cat([words + self._by_last[0] @ contexts, contexts])
         backoff = self.backoff_weight @ columns
         return torch.addr(self._by_after @ columns, self.backoff, backoff)
 
     def backward(self, columns: Columns) -> Columns:
-        """P x: likelihoods of the words to those of their predecessors."""
+        """P x: likelihoods of the states to those of their predecessors."""
         backoff = self.backoff @ columns
-        return torch.addr(self._by_before @ columns, self.backoff_weight, backoff)
+        result = torch.addr(self._by_before @ columns, self.backoff_weight, backoff)
+        if not self.contexts:
+            return result
+        words, contexts = self._split(result)
+        from_last = self.contexts.weight.unsqueeze(1) * words[self.contexts.last]
+        return torch.cat([words, contexts + from_last])
 
-    def lookup(self, before: Words, after: Words) -> Float[Tensor, "b l"]:
-        """P(before, after) of given pairs."""
+    @cached_property
+    def words(self) -> Int[Tensor, " s"]:
+        """The last word of each state."""
+        states = torch.arange(len(self.backoff), device=self.backoff.device)
+        return torch.cat(self._split(states)[:1] + self.contexts[:1]) if self.contexts else states
+
+    def of_states(self, columns: WordColumns) -> Columns:
+        """Numbers of words to those of states: a context has that of its last word."""
+        return columns[self.words] if self.contexts else columns
+
+    def of_words(self, columns: Columns) -> WordColumns:
+        """Numbers of states, summed over the states of each word."""
+        if not self.contexts:
+            return columns
+        words, contexts = self._split(columns)
+        return words + self._by_last[1] @ contexts
+
+    def _split(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of the states that are words, and of those that are contexts."""
+        assert self.contexts
+        words = len(self.backoff) - len(self.contexts.last)
+        return columns[:words], columns[words:]
+
+    def lookup(self, before: Int[Tensor, "*n"], after: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """S(before, after) + backoff_weight(before) backoff(after) of given pairs of states."""
         backoff = self.backoff_weight[before] * self.backoff[after]
         if not len(self.values):
             return backoff
@@ -96,12 +155,21 @@ class Transitions:
 
     def power(self, exponent: float) -> "Transitions":
         """The transitions with every entry of P raised to a power."""
-        backoff = self.backoff_weight[self.before] * self.backoff[self.after]
+        rest = self.backoff_weight[self.before] * self.backoff[self.after]
+        contexts = self.contexts
+        if contexts:
+            last, weight = contexts
+            of_context = self.before >= len(self.backoff) - len(last)
+            number = self.before[of_context] - (len(self.backoff) - len(last))
+            from_last = self.lookup(last[number].long(), self.after[of_context].long())
+            rest[of_context] = weight[number] * from_last
+            contexts = Contexts(last, weight**exponent)
+        values = (self.values + rest) ** exponent - rest**exponent
+        # 0 to the power 0.5 is 0, so contexts keep a backoff weight of 0
         rank_one = self.backoff_weight**exponent, self.backoff**exponent
-        values = (self.values + backoff) ** exponent - backoff**exponent
-        return Transitions(self.before, self.after, values, *rank_one)
+        return Transitions(self.before, self.after, values, *rank_one, contexts)
 
-    def dense(self) -> Float[Tensor, "v v"]:
+    def dense(self) -> Float[Tensor, "s s"]:
         """P as a dense matrix."""
         return self.backward(torch.eye(len(self.backoff)).to(self.backoff))
 

@@ -102,12 +102,12 @@ class ModelConfig:
         depth: Number of transformer blocks.
         heads: Number of attention heads. width / heads must be even.
         dropout: Dropout rate of the transformer.
-        prior: Prior of the words, which the network corrects (objective ce only). markov: pairs of
-            neighbouring words in the training text. unigram: single words. none: the network alone.
+        prior: Prior of the words, which the network corrects (objective ce only). markov: pairs
+            of neighbours in the training text. unigram: single words. none: the network alone.
         sentence_loss: Minimize the nats of whole sentences under the Markov prior, instead of those
             of single words. The bound is a little better, and samples are worse.
-        prior_pairs: Most word pairs that the Markov prior keeps. With fewer, pairs that are not
-            kept have the probability of single words.
+        prior_pairs: Most pairs that the Markov prior keeps. Others have the probability of words.
+        prior_contexts: Most pairs after which the Markov prior counts the next word given both.
         self_cond_prob: Probability that a training example is given the model's own first estimate
             of x0 (self-conditioning). With a Markov prior, the prior's estimate is always given.
         self_cond_start: Share of the training after which self-conditioning begins.
@@ -141,6 +141,7 @@ class ModelConfig:
     prior: Literal["markov", "unigram", "none"] = "markov"
     sentence_loss: bool = False
     prior_pairs: int = 1_000_000
+    prior_contexts: int = 2_000
     self_cond_prob: float = 0.5
     self_cond_start: float = 0.5
     infill_prob: float = 0.25
@@ -154,9 +155,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         below = f"below logsnr_max = {self.logsnr_max}"
         check(self.logsnr_min < self.logsnr_max, "model.logsnr_min", below, self.logsnr_min)
-        check(self.prior_pairs >= 0, "model.prior_pairs", "at least 0", self.prior_pairs)
-        for name in ("embed_dim", "width", "depth", "heads"):
-            check(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
+        least = dict.fromkeys(("embed_dim", "width", "depth", "heads"), 1)
+        for name, n in (least | {"prior_pairs": 0, "prior_contexts": 0}).items():
+            check(getattr(self, name) >= n, f"model.{name}", f"at least {n}", getattr(self, name))
         multiple = f"a multiple of 2 * heads = {2 * self.heads}"
         check(self.width % (2 * self.heads) == 0, "model.width", multiple, self.width)
         check(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)

@@ -28,7 +28,7 @@ TEXTS = {
     "text_multi30k_de": (6_000, 32),
     "text_wikitext2": (8_192, 64),
 }
-SUCCESSORS = 16  # pairs of each word in the Markov prior, as in E2E
+SUCCESSORS = 16  # of each word and context in the Markov prior, as in E2E
 
 
 def subject() -> ModelKind:
@@ -41,19 +41,23 @@ def _small() -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shape: dict[str, Any] = {"embed_dim": 16, "width": 32, "depth": 2, "heads": 2}
-        shape["prior_pairs"] = SUCCESSORS * 50
+        shape |= {"prior_pairs": SUCCESSORS * 60, "prior_contexts": 10}
         model = DiffusionLM(DiffusionLMConfig(vocab_size=50, length=12, **shape))
     return _with_pairs(model)
 
 
 def _with_pairs(model: DiffusionLM) -> DiffusionLM:
-    """The model with arbitrary successors of each word in its Markov prior."""
+    """The model with arbitrary successors of words and contexts in its Markov prior."""
     if model.markov:
-        number, gap = torch.arange(model.config.prior_pairs), model.config.vocab_size // SUCCESSORS
+        words, contexts = model.config.vocab_size, model.config.prior_contexts
+        number, gap = torch.arange(model.config.prior_pairs), words // SUCCESSORS
         before = number // SUCCESSORS
         model.markov.pairs.copy_(torch.stack([before, number % SUCCESSORS * gap + before % gap]))
         model.markov.values.fill_(0.9 / SUCCESSORS)
-        model.markov.backoff_weight.fill_(0.1)
+        model.markov.backoff_weight[:words] = 0.1
+        if contexts:
+            model.markov.context_last.copy_(torch.arange(contexts) % words)
+            model.markov.context_weight.fill_(0.1)
         model.prior_weight.fill_(1.0)
     return model
 
@@ -86,7 +90,7 @@ def _configuration(path: Path) -> TrainingBenchmark:
 
     def model() -> PreTrainedModel:
         options = asdict(config.model) | {"length": config.data.length}
-        options["prior_pairs"] = SUCCESSORS * vocab_size
+        options["prior_pairs"] = SUCCESSORS * (vocab_size + config.model.prior_contexts)
         return _with_pairs(DiffusionLM(DiffusionLMConfig(vocab_size=vocab_size, **options)))
 
     batch = _batch(vocab_size, length, config.train.batch_size)

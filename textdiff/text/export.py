@@ -5,7 +5,7 @@ Markov prior are scans here, which have any length.
 """
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,7 +25,10 @@ OUTPUTS = {"ce": ("x0", "probabilities"), "x0": ("x0",), "eps": ("eps",)}
 
 
 class ScannedChain(MarkovChain):
-    """A Markov chain whose messages are those of `MarkovChain`, by scans over the positions."""
+    """A Markov chain whose messages are those of `MarkovChain`, by scans over the positions.
+
+    The transitions of contexts must not depend on those of their last words.
+    """
 
     def log_messages(self, log_likelihood: WordLogits, mask: Bool[Tensor, "b l"]) -> WordLogits:
         """Computes the messages of `MarkovChain`, by scans when a graph is exported."""
@@ -34,9 +37,10 @@ class ScannedChain(MarkovChain):
         return super().log_messages(log_likelihood, mask)
 
     def _scanned(self, log_likelihood: WordLogits, mask: Bool[Tensor, "b l"]) -> WordLogits:
-        table = self.transitions
+        table, words = self.transitions, self.transitions.words.long()
         before, after = table.before.long(), table.after.long()
-        own = log_likelihood.softmax(-1).transpose(0, 1).contiguous()  # l b v
+        likelihood = log_likelihood.softmax(-1).transpose(0, 1)
+        own = likelihood[..., words].contiguous()  # l b s
         inner = mask.t().unsqueeze(-1).contiguous()
         start, end = (each.expand(own.shape[1], -1).clone() for each in (self.start, self.end))
 
@@ -58,7 +62,8 @@ class ScannedChain(MarkovChain):
 
         forwards = scan(forward, start, own)[1]
         backwards = scan(backward, end, (own, inner), reverse=True)[1]
-        return (forwards * backwards).clamp(min=TINY).log().transpose(0, 1)
+        of_words = torch.zeros_like(likelihood).index_add(2, words, forwards * backwards)
+        return of_words.clamp(min=TINY).log().transpose(0, 1)
 
 
 class ScannedPrior(MarkovPrior):
@@ -67,6 +72,22 @@ class ScannedPrior(MarkovPrior):
     def chain(self) -> MarkovChain:
         """The Markov chain of the words."""
         return ScannedChain(**vars(super().chain()))
+
+    def list_transitions(self) -> None:
+        """Lists the transitions of contexts from their last words among the pairs."""
+        table = super().chain().transitions
+        if not table.contexts:
+            return
+        last, weight = table.contexts
+        words = len(table.backoff) - len(last)
+        number, entry = (last.unsqueeze(1) == table.before).nonzero(as_tuple=True)
+        before = torch.cat([table.before, (words + number).to(table.before)])
+        after = torch.cat([table.after, table.after[entry]])
+        order = before.argsort(stable=True)
+        self.pairs = torch.stack([before[order], after[order]])
+        self.values = torch.cat([table.values, weight[number] * table.values[entry]])[order]
+        self.backoff_weight[words:] = weight * table.backoff_weight[last]
+        self.context_weight.zero_()
 
 
 class Denoiser(nn.Module):
@@ -77,6 +98,7 @@ class Denoiser(nn.Module):
         self.model = copy.deepcopy(model).cpu().float().eval()
         if self.model.markov:
             self.model.markov.__class__ = ScannedPrior
+            cast(ScannedPrior, self.model.markov).list_transitions()
 
     def forward(
         self,

@@ -1,20 +1,18 @@
-"""The Markov prior of a text model: pairs of neighbouring words, counted in the training text.
+"""The Markov prior of a text model: neighbouring words, counted in the training text.
 
-The table of pairs is smoothed by interpolated absolute discounting and saved with the model.
-Nothing of it is trained.
+The statistics of `pair_counts` are saved with the model. Nothing of them is trained.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from textdiff.diffusion.markov import MarkovChain
-from textdiff.diffusion.transitions import Transitions
-from textdiff.text.dataset import Corpus
+from textdiff.diffusion.transitions import Contexts, Transitions
 
 
 class Evidence(NamedTuple):
@@ -63,28 +61,36 @@ class Joint(NamedTuple):
 class PairStatistics(NamedTuple):
     """Smoothed statistics of neighbouring words: the buffers of a `MarkovPrior`.
 
+    The states are the words, and after them the contexts: frequent pairs of words, after which the
+    next word is counted given both.
+
     Args:
-        start: Probability that a sentence begins with each word.
-        end: Probability that a sentence ends after each word.
-        pairs: The pairs of words that are kept, sorted.
-        values: Discounted probability of the second word of each pair after the first.
-        backoff_weight: Weight of the backoff distribution after each word.
+        start: Probability that a sentence begins with each state.
+        end: Probability that a sentence ends after each state.
+        pairs: The pairs of states that are kept, sorted.
+        values: Discounted probability of the second state of each pair after the first.
+        backoff_weight: Weight of the backoff distribution after each state.
         backoff: Backoff distribution of the words; with the end of the sentence it adds up to 1.
+        context_last: Last word of each context.
+        context_weight: Weight of its last word alone after each context.
     """
 
-    start: Float[Tensor, " v"]
-    end: Float[Tensor, " v"]
+    start: Float[Tensor, " s"]
+    end: Float[Tensor, " s"]
     pairs: Int[Tensor, "2 p"]
     values: Float[Tensor, " p"]
-    backoff_weight: Float[Tensor, " v"]
-    backoff: Float[Tensor, " v"]
+    backoff_weight: Float[Tensor, " s"]
+    backoff: Float[Tensor, " s"]
+    context_last: Int[Tensor, " k"]
+    context_weight: Float[Tensor, " k"]
 
 
 class MarkovPrior(nn.Module):
-    """The statistics of word pairs as buffers, and the Markov chain that they make.
+    """The statistics of words and contexts as buffers, and the Markov chain that they make.
 
     Args:
-        pairs: Number of word pairs.
+        pairs: Number of pairs of states.
+        contexts: Number of contexts.
     """
 
     start: Tensor
@@ -93,84 +99,38 @@ class MarkovPrior(nn.Module):
     values: Tensor
     backoff_weight: Tensor
     backoff: Tensor
+    context_last: Tensor
+    context_weight: Tensor
 
-    def __init__(self, vocab_size: int, pairs: int) -> None:
+    def __init__(self, vocab_size: int, pairs: int, contexts: int = 0) -> None:
         super().__init__()
         uniform = torch.full((vocab_size,), 1 / vocab_size)
+        padded = F.pad(uniform, (0, contexts))
         statistics = PairStatistics(
-            start=uniform,
-            end=uniform,
+            start=padded,
+            end=F.pad(uniform, (0, contexts), value=1 / vocab_size),
             pairs=torch.zeros(2, pairs, dtype=torch.int32),
             values=torch.zeros(pairs),
-            backoff_weight=torch.ones(vocab_size),
-            backoff=uniform,
+            backoff_weight=F.pad(torch.ones(vocab_size), (0, contexts)),
+            backoff=padded,
+            context_last=torch.zeros(contexts, dtype=torch.int32),
+            context_weight=torch.ones(contexts),
         )
-        for name, value in statistics._asdict().items():
-            self.register_buffer(name, value.clone())
+        # models that were saved before there were contexts have no such buffers
+        names = PairStatistics._fields if contexts else PairStatistics._fields[:-2]
+        for name in names:
+            self.register_buffer(name, getattr(statistics, name).clone())
 
     def set_statistics(self, statistics: PairStatistics) -> None:
         """Copies the statistics into the buffers."""
-        for name, value in statistics._asdict().items():
-            getattr(self, name).copy_(value)
+        for name, buffer in self.named_buffers():
+            buffer.copy_(getattr(statistics, name))
 
     def chain(self) -> MarkovChain:
         """The Markov chain of the words."""
+        has_contexts = hasattr(self, "context_last")
+        contexts = Contexts(self.context_last, self.context_weight) if has_contexts else None
         before, after = self.pairs
-        table = Transitions(before, after, self.values, self.backoff_weight, self.backoff)
+        rank_one = self.backoff_weight, self.backoff
+        table = Transitions(before, after, self.values, *rank_one, contexts)
         return MarkovChain(self.start, table, self.end)
-
-
-def pair_statistics(
-    corpus: Corpus, vocab_size: int, *, ends: bool = True, most: int = 2**20
-) -> PairStatistics:
-    """Counts neighbouring words, and discounts the counts.
-
-    The discount n1 / (n1 + 2 n2) is the best one for the text without the pair itself (Ney, Essen &
-    Kneser, 1994); n1 and n2 are the numbers of pairs that occur once and twice.
-
-    Args:
-        ends: Whether examples begin and end as sentences do. Blocks of packed text do not.
-        most: Largest number of pairs that are kept, the most frequent ones.
-    """
-    size = vocab_size + 1  # the last word is the boundary of sentences
-    pair, count = _count_pairs(corpus, vocab_size, ends)
-    before, after = np.divmod(pair, size)
-    once, twice = (count == 1).sum(), (count == 2).sum()
-    discount = once / (once + 2 * twice) if once and twice else 0.5
-    value = (count - discount) / np.bincount(before, count, size)[before]
-    backoff = np.bincount(after, count, size) + 0.1
-    backoff /= backoff.sum()
-    inner = np.flatnonzero((before < vocab_size) & (after < vocab_size))
-    kept = np.sort(inner[np.argsort(-count[inner], kind="stable")[:most]])
-    seen_end = np.bincount(before[after == vocab_size], value[after == vocab_size], size)
-    seen_start = np.bincount(after[before == vocab_size], value[before == vocab_size], size)
-    weight = 1 - np.bincount(before[kept], value[kept], size) - seen_end
-    start = seen_start + (1 - seen_start.sum()) * backoff
-    end = seen_end + weight * backoff[-1] if ends else np.ones(size)
-    pairs = torch.from_numpy(np.stack([before[kept], after[kept]]).astype(np.int32))
-    numbers = (start[:-1], end[:-1], value[kept], weight[:-1], backoff[:-1])
-    first, last, values, *rest = (torch.from_numpy(each).float() for each in numbers)
-    return PairStatistics(first, last, pairs, values, rest[0], rest[1])
-
-
-def _count_pairs(corpus: Corpus, vocab_size: int, ends: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs a * (vocab_size + 1) + b, sorted, and the number of times that b follows a."""
-    pair: np.ndarray = np.empty(0, np.int64)
-    count: np.ndarray = np.empty(0)
-    for piece in corpus.pieces():
-        new, times = np.unique(_pairs(piece, vocab_size, ends), return_counts=True)
-        pair, index = np.unique(np.concatenate([pair, new]), return_inverse=True)
-        count = np.bincount(index, np.concatenate([count, times]))
-    return pair, count
-
-
-def _pairs(corpus: Corpus, vocab_size: int, ends: bool) -> np.ndarray:
-    """Every pair of neighbours, and with `ends` the boundaries of the examples."""
-    size, tokens = vocab_size + 1, corpus.tokens.astype(np.int64)
-    first = np.zeros(len(tokens), bool)
-    first[corpus.starts[:-1]] = True
-    inner = (tokens[:-1] * size + tokens[1:])[~first[1:]]
-    if not ends:
-        return inner
-    starts = vocab_size * size + tokens[first]
-    return np.concatenate([inner, starts, tokens[corpus.starts[1:] - 1] * size + vocab_size])

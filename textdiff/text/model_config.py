@@ -15,8 +15,9 @@ from textdiff.text.config import ModelConfig
 class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
     """Options of the model, with the vocabulary size and the longest sequence of the data.
 
-    `prior_pairs` is the number of pairs that the Markov prior has, `separator` the token after a
-    source (-1: there are no sources), and `target_share` the share of tokens that are in targets.
+    `prior_pairs` and `prior_contexts` are the numbers of pairs and contexts that the Markov prior
+    has, `separator` the token after a source (-1: there are no sources), and `target_share` the
+    share of tokens that are in targets.
     """
 
     model_type = "textdiff"
@@ -24,6 +25,7 @@ class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
     vocab_size: int = 8
     length: int = 64
     prior_pairs: int = 0
+    prior_contexts: int = 0
     separator: int = -1
     target_share: float = 1.0
 
@@ -46,7 +48,7 @@ class DiffusionLMConfig(PreTrainedConfig, ModelConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Builds the configuration. Models that were saved without a prior have unigrams."""
         before = {"prior": "unigram", "self_cond_start": 0.0, "sampling_guidance_scale": 1.6}
-        before |= {"stagger_prob": 0.0}
+        before |= {"stagger_prob": 0.0, "prior_contexts": 0}
         return super().from_dict(before | config_dict, **kwargs)
 
 
@@ -59,6 +61,7 @@ class AutoregressiveConfig(PreTrainedConfig, ModelConfig):
     vocab_size: int = 8
     length: int = 64
     prior_pairs: int = 0
+    prior_contexts: int = 0
     separator: int = -1
     target_share: float = 1.0
 

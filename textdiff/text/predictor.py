@@ -62,13 +62,14 @@ class WordPredictor(PreTrainedModel):
             value = getattr(c, name)
             check(value in allowed, f"model.{name}", f"one of {', '.join(allowed)}", value)
         self.words = WordEmbedding(c.vocab_size, c.embed_dim, rounding_bias=c.objective != "ce")
-        self.markov = MarkovPrior(c.vocab_size, c.prior_pairs) if c.has_markov_prior else None
+        sizes = c.vocab_size, c.prior_pairs, c.prior_contexts
+        self.markov = MarkovPrior(*sizes) if c.has_markov_prior else None
         self.logsnr_range = c.logsnr_min, c.logsnr_max
         if c.schedule != "adaptive":
             self.fixed_schedule = bounded_schedule(c.schedule, *self.logsnr_range)
             self.logsnr_range = endpoints(self.fixed_schedule)
-        sizes = c.embed_dim, c.width, c.depth, c.heads, c.length, self.logsnr_range, c.dropout
-        self.denoiser = TextDenoiser(*sizes, c.stagger_prob > 0, c.has_markov_prior)
+        shape = c.embed_dim, c.width, c.depth, c.heads, c.length, self.logsnr_range, c.dropout
+        self.denoiser = TextDenoiser(*shape, c.stagger_prob > 0, c.has_markov_prior)
         self.head = nn.Linear(c.width, c.vocab_size if c.objective == "ce" else c.embed_dim)
         nn.init.normal_(self.head.weight, std=0.02)
         if c.schedule == "adaptive":  # optimizer states depend on the order of the parameters

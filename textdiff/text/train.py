@@ -33,8 +33,8 @@ from textdiff.text.dataset import (
 from textdiff.text.diagnostics import WordLoss, losses_by_logsnr, sanity_warnings
 from textdiff.text.embedding_init import spectral_embedding
 from textdiff.text.generation_config import DiffusionGenerationConfig
-from textdiff.text.markov_prior import pair_statistics
 from textdiff.text.model import DiffusionLM, DiffusionLMConfig
+from textdiff.text.pair_counts import pair_statistics
 from textdiff.text.preparation import prepare_data
 from textdiff.text.requests import TextModel, joined, sample_request
 from textdiff.text.sampling import generate
@@ -103,7 +103,8 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
     torch.manual_seed(config.train.seed)
     options = asdict(config.model)
     vocab_size, pairs = tokenizer.get_vocab_size(), None
-    options |= {"vocab_size": vocab_size, "length": config.data.length, "prior_pairs": 0}
+    options |= {"vocab_size": vocab_size, "length": config.data.length}
+    options |= {"prior_pairs": 0, "prior_contexts": 0}
     separator = None
     if config.data.source:
         separator = tokenizer.token_to_id(SEPARATOR)
@@ -112,9 +113,10 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
     if config.model.family == "autoregressive":
         return Autoregressive(AutoregressiveConfig(**options))
     if config.model.has_markov_prior:
-        ends, most = not config.data.pack, config.model.prior_pairs
-        pairs = pair_statistics(corpus, vocab_size, ends=ends, most=most)
-        options["prior_pairs"] = len(pairs.values)
+        most = {"most": config.model.prior_pairs, "contexts": config.model.prior_contexts}
+        pairs = pair_statistics(corpus, vocab_size, ends=not config.data.pack, **most)
+        options |= {"prior_pairs": len(pairs.values)}
+        options |= {"prior_contexts": len(pairs.context_last)}
     model = DiffusionLM(DiffusionLMConfig(**options))
     model.generation_config = DiffusionGenerationConfig.of_tokenizer(tokenizer)
     tokens = np.zeros(model.config.vocab_size, np.int64)
