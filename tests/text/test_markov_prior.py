@@ -1,5 +1,7 @@
 """The Markov prior: a model whose network adds nothing to it."""
 
+import json
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -124,6 +126,24 @@ def test_joint_draws_need_a_moderate_temperature(new_request, draw):
         draw(new_request("sample", x0="joint", temperature=0.1))
     cold, mean = (draw(new_request("sample", x0=x0, temperature=0.1)) for x0 in ("auto", "mean"))
     assert cold == mean
+
+
+def test_models_saved_before_contexts_predict_the_same(new_model, tmp_path, batch, noisy):
+    before = new_model(prior_contexts=0).eval()
+    before.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    del config["prior_contexts"]
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    after, text = DiffusionLM.from_pretrained(tmp_path), NoisyText(*noisy, batch["mask"])
+    with torch.no_grad():
+        assert_close(after.predict(text)[1], before.predict(text)[1], atol=0, rtol=0)
+
+
+def test_contexts_change_the_prediction(new_model, batch, noisy):
+    text = NoisyText(*noisy, batch["mask"])
+    with torch.no_grad():
+        few, many = (new_model(prior_contexts=n).eval().evidence(text).messages for n in (0, 20))
+    assert (few - many).abs().max() > 0.1
 
 
 def test_prior_of_another_vocabulary_is_refused(model, tmp_path):
