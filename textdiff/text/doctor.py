@@ -26,6 +26,7 @@ TEXTS = {
     "text_e2e_meaning": (1_595, 64),
     "text_multi30k": (5_000, 14),
     "text_multi30k_de": (6_000, 32),
+    "text_shakespeare": (1_024, 64),
     "text_wikitext2": (8_192, 64),
 }
 SUCCESSORS = 16  # of each word and context in the Markov prior, as in E2E
