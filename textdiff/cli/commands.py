@@ -119,9 +119,11 @@ def export(options: Namespace) -> None:
 
 def push(options: Namespace) -> None:
     """Uploads a model and prints its address."""
+    from textdiff.upload import check_repo_id, push_folder
+
+    check_repo_id(options.repo)
     quiet_libraries()
     from textdiff.hub import model_source
-    from textdiff.upload import push_folder
 
     folder = Path(model_source(options.model, ("config.json", "model.safetensors")))
     check(folder.is_dir(), "MODEL", "a run folder or its model/ folder", options.model)
