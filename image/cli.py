@@ -114,7 +114,6 @@ def evaluate(options: Namespace) -> None:
             raise UserError(f"this needs {module}: pip install 'textdiff[image,evaluate]'")
     need_pillow()
     quiet_libraries()
-    from image.card import TASK
     from image.evaluate import evaluate
     from textdiff.table import table_lines
     from textdiff.training.card import add_evaluation
@@ -122,7 +121,7 @@ def evaluate(options: Namespace) -> None:
     config, command = from_options(EvaluationConfig, options), "python scripts/evaluate_image.py"
     table = (report := evaluate(options.model, config))["table"]
     own = [row for row in table if row != "training images"]
-    add_evaluation(options.model, table, own, command, config, TASK)
+    add_evaluation(options.model, table, own, command, config)
     print("\n".join(table_lines(table)))
     if accuracy := report["classifier_accuracy"]:
         trained = "a classifier trained on all training images"

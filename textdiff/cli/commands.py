@@ -86,13 +86,12 @@ def evaluate(options: Namespace) -> None:
     quiet_libraries()
     from textdiff.evaluation.evaluate import evaluate
     from textdiff.evaluation.report import report_lines
-    from textdiff.text.card import TASK
     from textdiff.training.card import add_evaluation
 
     config = from_options(EvaluationConfig, options)
     report = evaluate(options.model, config)
     own = [row for row in report["table"] if row.partition(",")[0] == "model"]
-    add_evaluation(options.model, report["table"], own, "textdiff evaluate", config, TASK)
+    add_evaluation(options.model, report["table"], own, "textdiff evaluate", config)
     print("\n".join(report_lines(report)))
 
 
