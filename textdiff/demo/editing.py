@@ -16,8 +16,8 @@ from textdiff.demo.words import (
     text_input,
     unknown_words,
 )
-from textdiff.text.free_lengths import ANY_NUMBER
 from textdiff.text.pipeline import TextDiffusion
+from textdiff.text.special_tokens import ANY_NUMBER
 from textdiff.text.tokenizer import MASK, encode
 
 LEGEND = f"{PROBABILITIES} <span class='new'>new word</span>"
