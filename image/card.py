@@ -6,9 +6,7 @@ from pathlib import Path
 from image.config import ImageConfig
 from image.model import ImageDiffusionModel
 from textdiff.training.card import CardFacts
-from textdiff.training.provenance import hub_datasets, public_name
 
-TASK = "unconditional-image-generation"
 PICTURE = "samples.png"  # in the model/ folder
 USAGE = f"""from image import ImageDiffusion
 
@@ -17,8 +15,6 @@ sampled = pipe.sample(16, seed=0)
 sampled.images[0].save("{PICTURE}")
 print(pipe.log_likelihood(sampled.images).bits_per_dimension)"""
 LIMITS = (
-    "The training images alone decide what it draws. Their biases, and persons in them, may come "
-    "back in its images: nothing was filtered out.",
     "It draws images of this size only, and follows no descriptions.",
     "It may repeat training images. `scripts/evaluate_image.py` shows the most similar ones.",
 )
@@ -33,23 +29,19 @@ def image_facts(
         training: Number of training images.
         held_out: Number of held-out images.
     """
-    data, shape = config.data, "x".join(map(str, model.config.shape))
-    weights = sum(weight.numel() for weight in model.parameters())
+    weights, shape = model.num_parameters(), "x".join(map(str, model.config.shape))
     size = f"{weights:,} weights and draws images of {shape} (channels, height, width)"
     classes = ", ".join(model.config.classes) or "none"
-    share = f"{data.valid_share:.0%} of {public_name(data.train)}, drawn at random"
     has_picture = _copy_samples(Path(config.run))
     picture = f"\n\n![Samples of the last validation, not selected]({PICTURE})"
     widget = [{"text": "no prompt", "output": {"url": PICTURE}}]
     return CardFacts(
         model=f"A Gaussian diffusion model of images. It has {size}.{picture * has_picture}",
-        task=TASK,
+        task="unconditional-image-generation",
         command="python scripts/train_image.py",
-        data=(
-            f"{public_name(data.train)}: {training:,} images; classes: {classes}",
-            f"{public_name(data.valid) if data.valid else share}: {held_out:,} images",
-        ),
-        datasets=hub_datasets(data.train, data.valid),
+        training=f"{training:,} images; classes: {classes}",
+        held_out=f"{held_out:,} images",
+        split=f"{config.data.valid_share:.0%} of it, drawn at random",
         usage=USAGE,
         widget=lambda samples: widget * has_picture,
         limits=LIMITS,

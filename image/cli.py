@@ -10,7 +10,14 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from image.config import EvaluationConfig, ImageConfig, ImageSamplingConfig, need_pillow
+from image.config import (
+    EvaluationConfig,
+    ImageConfig,
+    ImageSamplingConfig,
+    check_count,
+    check_strength,
+    need_pillow,
+)
 from textdiff.cli.parser import (
     Command,
     Commands,
@@ -85,14 +92,17 @@ def sample(options: Namespace) -> None:
     quiet_libraries()
     _check_outputs(options)
     from image.sampling import load_model
-    from image.writer import ImageWriter, do_task
+    from image.writer import ImageWriter, do_task, read_images
 
-    model = load_model(options.model)
-    do_task(ImageWriter(model, options.out, options.files, options.gif), options)
+    images, model = read_images(options), load_model(options.model)
+    do_task(ImageWriter(model, options.out, options.files, options.gif), images, options)
 
 
 def _check_task(options: Namespace) -> None:
-    """Raises UserError if options contradict each other or need another one."""
+    """Raises UserError if options are impossible, contradict each other or need another one."""
+    from_options(ImageSamplingConfig, options)
+    check_count(options.n)
+    check_strength(options.strength)
     tasks = [f"--{name}" for name in ("inpaint", "edit", "interpolate") if options[name]]
     if len(tasks) > 1:
         raise UserError(f"{' and '.join(tasks)} cannot be combined: give one of them")
@@ -109,20 +119,20 @@ def add_evaluate(parser: OptionParser) -> None:
 
 def evaluate(options: Namespace) -> None:
     """Evaluates an image model and prints the table."""
+    config = from_options(EvaluationConfig, options)
     for module in ("matplotlib", "sklearn"):
         if importlib.util.find_spec(module) is None:
             raise UserError(f"this needs {module}: pip install 'textdiff[image,evaluate]'")
     need_pillow()
     quiet_libraries()
-    from image.card import TASK
     from image.evaluate import evaluate
     from textdiff.table import table_lines
     from textdiff.training.card import add_evaluation
 
-    config, command = from_options(EvaluationConfig, options), "python scripts/evaluate_image.py"
+    command = "python scripts/evaluate_image.py"
     table = (report := evaluate(options.model, config))["table"]
     own = [row for row in table if row != "training images"]
-    add_evaluation(options.model, table, own, command, config, TASK)
+    add_evaluation(options.model, table, own, command, config)
     print("\n".join(table_lines(table)))
     if accuracy := report["classifier_accuracy"]:
         trained = "a classifier trained on all training images"

@@ -153,12 +153,25 @@ class ImageSamplingConfig(SamplingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_guidance_scale(self.guidance_scale)
+        check(self.guidance_scale >= 0, "--guidance_scale", "0 or more", self.guidance_scale)
+        check_window(self.order, self.window)
 
 
-def check_guidance_scale(value: float) -> None:
-    """Raises UserError unless `value` can be used as a guidance scale."""
-    check(value >= 0, "--guidance_scale", "0 or more", value)
+def check_window(order: str, window: int | None) -> None:
+    """Raises UserError unless `window` can be one of an order."""
+    if window is not None:
+        check(order != "parallel", "--order", "another one with --window", order)
+        check(window >= 1, "--window", "at least 1", window)
+
+
+def check_count(n: int) -> None:
+    """Raises UserError unless `n` images can be sampled."""
+    check(1 <= n <= 10**6, "--n", "between 1 and 1,000,000", n)
+
+
+def check_strength(value: float) -> None:
+    """Raises UserError unless `value` is an amount of noise."""
+    check(0 <= value <= 1, "--strength", "between 0 (no noise) and 1 (nothing is left)", value)
 
 
 def need_pillow() -> None:
@@ -214,10 +227,12 @@ class EvaluationConfig:
             check(value >= least, f"--{name}", f"at least {least}", value)
         check(self.ode != 1, "--ode", "0, or at least 2 for a standard error", self.ode)
         check(not Path(self.out or ".").is_file(), "--out", "a folder", self.out)
-        check_guidance_scale(self.guidance_scale)
         check(bool(self.step_counts), "--steps", "at least 1", self.steps)
         for steps in self.step_counts:
-            SamplingConfig(steps, seed=self.seed)
+            scale, order = self.guidance_scale, self.order
+            ImageSamplingConfig(
+                steps, SAMPLER, self.seed, guidance_scale=scale, order=order, window=self.window
+            )
         known = get_args(SamplerName)
         for sampler in self.sampler_names:
             check(sampler in known, "--samplers", f"one of {', '.join(known)}", sampler)

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from image.model import scaled
 from image.sources import Images
 from textdiff.device import own_device
+from textdiff.progress import ProgressBar
 
 Pixels = UInt8[Tensor, "_ c h w"]
 Features = Float[Tensor, "_ f"]
@@ -54,7 +54,7 @@ def train_classifier(
         classifier = Classifier(images.pixels.shape[1], len(images.classes)).to(device).train()
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.05)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-        for _ in tqdm(range(steps), desc="training a classifier", unit="step", leave=False):
+        for _ in ProgressBar(range(steps), "training a classifier", unit="step", leave=False):
             rows = torch.randint(len(images), (batch_size,))
             logits = classifier(images.pixels[rows].to(device))
             F.cross_entropy(logits, images.labels[rows].to(device)).backward()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +16,9 @@ from image.likelihood import negative_elbo, to_bits
 from image.sampling import Request, generate, load_model
 from image.tasks import ImageTasks
 from textdiff.config import check
-from textdiff.hub import save_model
+from textdiff.hub import HubMixin
 from textdiff.prng import sample_keys
 from textdiff.sampling import SampleBatch, collect
-from textdiff.upload import push_saved
 
 ROWS = 64  # images whose likelihood is computed together
 
@@ -63,7 +61,7 @@ class ImageStream(ImageTasks[Iterator[ImageOutput]]):
         return map(_after_step, generate(self.model, request, config))
 
 
-class ImageDiffusion(ImageTasks[ImageOutput]):
+class ImageDiffusion(HubMixin, ImageTasks[ImageOutput]):
     """A trained image model: sample, edit, inpaint, interpolate.
 
     The same seed gives the same images, whatever the batch size is.
@@ -100,23 +98,6 @@ class ImageDiffusion(ImageTasks[ImageOutput]):
             token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
         """
         return cls(load_model(name, revision, token))
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Saves what `from_pretrained` loads into a folder, with the model card if there is one."""
-        save_model(self.model, Path(folder))
-
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Uploads the model to the Hugging Face hub and returns its address.
-
-        Args:
-            repo_id: Name on the hub, such as user/model.
-            private: Whether a new repository is private.
-            token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
-
-        Raises:
-            UserError: If the hub refuses the model or cannot be reached.
-        """
-        return push_saved(self.save_pretrained, repo_id, private=private, token=token)
 
     @property
     def stream(self) -> ImageStream:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from image.config import ImageSamplingConfig
+from image.config import ImageSamplingConfig, check_strength, check_window
 from image.model import ImageDiffusionModel, quantized, scaled
 from image.orders import order_path
 from textdiff.config import SamplingConfig, UserError, check
@@ -115,7 +115,7 @@ def edit_request(
     Raises:
         UserError: If the strength or the shape of the image is wrong.
     """
-    check(0 <= strength <= 1, "--strength", "between 0 (the image) and 1 (nothing of it)", strength)
+    check_strength(strength)
     x0, keys = _repeated(model, image, n), sample_keys(seed, n)
     return Request(x0, keys, _times(x0, strength), label, guidance_scale)
 
@@ -162,8 +162,7 @@ def interpolate_request(
         UserError: If `n` is below 2, or if the strength or the shape of an image is wrong.
     """
     check(n >= 2, "--n of --interpolate", "at least 2", n)
-    rule = "between 0 (the images) and 1 (nothing of them)"
-    check(0 <= strength <= 1, "--strength", rule, strength)
+    check_strength(strength)
     weight = torch.linspace(0, 1, n)[:, None, None, None]
     x0 = _repeated(model, first, n).lerp(_repeated(model, second, n), weight)
     keys = sample_keys(seed, 1).expand(n)
@@ -185,10 +184,10 @@ def in_order(
     if order != "parallel" and not model.config.stagger_prob:
         rule = "a model trained for it (model.stagger_prob above 0)"
         raise UserError(f"--order {order} needs {rule}")
+    check_window(order, window)
     if window is not None:
-        check(order != "parallel", "--order", "another one with --window", order)
         pixels = request.start[0].numel()
-        check(1 <= window <= pixels, "--window", f"between 1 and {pixels}, the pixels", window)
+        check(window <= pixels, "--window", f"between 1 and {pixels}, the pixels", window)
     return replace(request, order=order, window=window or 1)
 
 

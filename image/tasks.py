@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from image.config import ImageSamplingConfig
+from image.config import ImageSamplingConfig, check_count
 from image.inputs import Given, classes_of, pixels_of, unknown_of
 from image.model import ImageDiffusionModel
 from image.sampling import (
@@ -16,9 +16,8 @@ from image.sampling import (
     interpolate_request,
     sample_request,
 )
-from textdiff.arguments import checked_arguments
-from textdiff.config import UserError, check
-from textdiff.options import from_arguments
+from textdiff.arguments import checked_arguments, from_arguments
+from textdiff.config import UserError
 
 R = TypeVar("R")
 
@@ -85,7 +84,7 @@ class ImageTasks(ABC, Generic[R]):
 
     def _do(self, task: str, n: int, options: dict[str, Any], make: Callable[..., Request]) -> R:
         """Makes the request of a task and does it. Raises UserError if options contradict."""
-        check(1 <= n <= 10**6, "--n", "between 1 and 1,000,000", n)
+        check_count(n)
         (config,) = from_arguments(options, ImageSamplingConfig)
         if config.guidance_scale != 1 and not self.model.config.classes:
             raise UserError("--guidance_scale: this model was trained without classes")

@@ -59,24 +59,37 @@ class ImageWriter(ImageTasks[None]):
         print(self.out)
 
 
-def do_task(writer: ImageWriter, options: Namespace) -> None:
-    """Does the task that the options of the command line describe.
-
-    Images from files are fitted to the size and the mode of the model's images.
+def read_images(options: Namespace) -> list[Image]:
+    """The images that the options of the command line name, the mask last.
 
     Raises:
-        UserError: If an image cannot be read, or if options cannot be used.
+        UserError: If an image cannot be read, or the mask has another size than its image.
+    """
+    paths = [options.inpaint, options.mask, options.edit, *(options.interpolate or [])]
+    images = [*map(_read_image, filter(None, paths))]
+    if options.inpaint:
+        image, mask = images
+        rule = "as large as the image, {}x{}".format(*image.size)
+        check(image.size == mask.size, "--mask", rule, "{}x{}".format(*mask.size))
+    return images
+
+
+def do_task(writer: ImageWriter, given: Sequence[Image], options: Namespace) -> None:
+    """Does the task that the options of the command line describe.
+
+    Args:
+        given: Images of the task, as `read_images` returns them. They are fitted to the size and
+            the mode of the model's images.
+
+    Raises:
+        UserError: If options cannot be used.
     """
     shape = writer.model.config.shape
     settings = vars(from_options(ImageSamplingConfig, options)) | {"n": options.n}
+    images = [fit_image(image, shape[1:], MODES[shape[0]]) for image in given]
     if options.inpaint:
-        image, mask = _read_image(options.inpaint), _read_image(options.mask)
-        rule = "as large as the image, {}x{}".format(*image.size)
-        check(image.size == mask.size, "--mask", rule, "{}x{}".format(*mask.size))
-        unknown = fit_image(mask, shape[1:], MODES[1])
-        return writer.inpaint(fit_image(image, shape[1:], MODES[shape[0]]), unknown, **settings)
-    paths = [options.edit] if options.edit else options.interpolate or []
-    images = [fit_image(_read_image(path), shape[1:], MODES[shape[0]]) for path in paths]
+        unknown = fit_image(given[1], shape[1:], MODES[1])
+        return writer.inpaint(images[0], unknown, **settings)
     if options.edit:
         return writer.edit(*images, strength=options.strength, **settings)
     if options.interpolate:

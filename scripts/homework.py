@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-from tqdm import tqdm
-
 from textdiff.cli.parser import fail, quiet_libraries, run_script
+from textdiff.progress import ProgressBar
 
 try:
     from report_sections import (
@@ -70,7 +69,7 @@ def homework(out: str = "report", only: str = "", notebook: str = "") -> None:
     for name in chosen:
         if name not in SECTIONS:
             fail(f"--only must be of {', '.join(SECTIONS)}, got {name}")
-    for name in (bar := tqdm(chosen, unit="section")):
+    for name in (bar := ProgressBar(chosen, unit="section")):
         bar.set_description(name)
         began = time.perf_counter()
         section: Section = SECTIONS[name].experiment(folder.absolute())

@@ -84,8 +84,12 @@ def test_missing_revision_is_one_line(hub: LocalHub, pipe: TextDiffusion) -> Non
     assert line.startswith("user/kings has no such revision")
 
 
-def test_impossible_name_is_one_line(hub: LocalHub, pipe: TextDiffusion) -> None:
-    assert refused(pipe.push_to_hub, "a name/with spaces").startswith("a name/with spaces is no")
+@pytest.mark.parametrize("load", [False, True])
+def test_impossible_name_is_one_line(hub, pipe, monkeypatch, load) -> None:
+    """Before the model is written."""
+    monkeypatch.setattr(pipe, "save_pretrained", None)
+    call = TextDiffusion.from_pretrained if load else pipe.push_to_hub
+    assert refused(call, "a name/with spaces").startswith("a name/with spaces is no name on the")
 
 
 @pytest.mark.parametrize("load", [False, True])

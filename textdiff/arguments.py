@@ -1,8 +1,9 @@
 """Checks of the arguments of functions that users call from Python."""
 
+import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
@@ -12,7 +13,6 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from textdiff.config import UserError, check
-from textdiff.options import refuse_unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
@@ -64,6 +64,25 @@ def checked_arguments(*kinds: type[Any]) -> Callable[[F], F]:
         return checked  # type: ignore[return-value]
 
     return decorate
+
+
+def from_arguments(arguments: dict[str, Any], *kinds: type[Any]) -> list[Any]:
+    """A dataclass of each kind, from the arguments of the same names.
+
+    `checked_arguments` has refused arguments that no kind has.
+    """
+    names = [{field.name for field in fields(kind)} & arguments.keys() for kind in kinds]
+    own = ({name: arguments[name] for name in each} for each in names)
+    return [kind(**values) for kind, values in zip(kinds, own, strict=True)]
+
+
+def refuse_unknown(arguments: Collection[str], known: Collection[str]) -> None:
+    """Raises TypeError for the first argument that is not known, and names the nearest."""
+    for name in arguments:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {nearest[0]}?" if nearest else ""
+            raise TypeError(f"unexpected argument {name}{hint}")
 
 
 def _with_names(message: str, names: dict[str, str]) -> str:

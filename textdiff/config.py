@@ -153,6 +153,16 @@ class SamplingConfig:
 
 
 @runtime_checkable
+class DataOptions(Protocol):
+    """The part of the options of the data that training uses."""
+
+    @property
+    def train(self) -> str | None: ...
+    @property
+    def valid(self) -> str | None: ...
+
+
+@runtime_checkable
 class ModelOptions(Protocol):
     """The part of a model's options that training uses."""
 
@@ -166,6 +176,8 @@ class RunConfig(Protocol):
 
     @property
     def run(self) -> str: ...
+    @property
+    def data(self) -> DataOptions: ...
     @property
     def model(self) -> ModelOptions: ...
     @property

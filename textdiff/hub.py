@@ -1,7 +1,11 @@
-"""Loading of trained models by name: a run folder, its model/ folder, or a model on the hub."""
+"""Loading of trained models by name: a run folder, its model/ folder, or a model on the hub.
+
+`HubMixin` is the reverse: it saves and uploads the model of a pipeline.
+"""
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
@@ -10,7 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from textdiff.config import UserError
 from textdiff.device import own_device
-from textdiff.upload import hub_error
+from textdiff.upload import check_repo_id, hub_error, push_folder
 
 M = TypeVar("M", bound=PreTrainedModel)
 
@@ -118,6 +122,32 @@ def _check_size(name: str, folder: Path) -> None:
     if wanted > size:
         asked = f"its config.json asks for {wanted:,} weights or more"
         raise UserError(f"{name}: {asked}, its model.safetensors has {size:,} bytes")
+
+
+class HubMixin:
+    """Saving and uploading of the model of a pipeline."""
+
+    model: Any  # a PreTrainedModel
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Saves what `from_pretrained` loads into a folder, with the model card if there is one."""
+        save_model(self.model, Path(folder))
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Uploads the model to the Hugging Face hub and returns its address.
+
+        Args:
+            repo_id: Name on the hub, such as user/model.
+            private: Whether a new repository is private.
+            token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
+
+        Raises:
+            UserError: If the name is impossible, or the hub refuses the model or cannot be reached.
+        """
+        check_repo_id(repo_id)
+        with TemporaryDirectory(prefix="textdiff-") as folder:
+            self.save_pretrained(folder)
+            return push_folder(Path(folder), repo_id, private=private, token=token)
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:

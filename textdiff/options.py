@@ -117,27 +117,6 @@ def config_file(name: str, kind: str = "text") -> str:
     return str(files[prefix + name])
 
 
-def from_arguments(arguments: dict[str, Any], *kinds: type[Any]) -> list[Any]:
-    """A dataclass of each kind, from the keyword arguments of the same names.
-
-    Raises:
-        TypeError: If no kind has an argument.
-    """
-    names = [{field.name for field in fields(kind)} for kind in kinds]
-    refuse_unknown(arguments, set().union(*names))
-    own = ({name: arguments[name] for name in each & arguments.keys()} for each in names)
-    return [kind(**values) for kind, values in zip(kinds, own, strict=True)]
-
-
-def refuse_unknown(arguments: Collection[str], known: Collection[str]) -> None:
-    """Raises TypeError for the first argument that is not known, and names the nearest."""
-    for name in arguments:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f": did you mean {nearest[0]}?" if nearest else ""
-            raise TypeError(f"unexpected argument {name}{hint}")
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file of options. Raises UserError if it is not one."""
     try:

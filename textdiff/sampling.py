@@ -8,7 +8,6 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from textdiff.config import Precision
 from textdiff.device import choose_precision
@@ -16,6 +15,7 @@ from textdiff.diffusion.gaussian import Denoiser, diffuse
 from textdiff.diffusion.samplers import SAMPLERS, LogSNRs, Noise, Step
 from textdiff.diffusion.schedules import Schedule
 from textdiff.distributed import SINGLE_PROCESS, ProcessInfo, from_main_process, gather_to_all
+from textdiff.progress import ProgressBar
 
 S = TypeVar("S")
 
@@ -140,8 +140,7 @@ def with_progress(
     Args:
         count: Number of batches.
     """
-    disable = True if hide else None  # None: only where standard error is no terminal
-    with tqdm(desc=label, total=0, unit="step", disable=disable, leave=False) as bar:
+    with ProgressBar(desc=label, total=0, unit="step", disable=hide, leave=False) as bar:
         for batch in batches:
             bar.total = batch.steps * count
             bar.update()

@@ -5,9 +5,7 @@ This module imports no model and no torch.
 
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from textdiff.config import UserError
 
@@ -38,6 +36,7 @@ def push_folder(
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
+    check_repo_id(repo_id)
     if not (folder / "README.md").exists():
         log.warning("%s gets no model card, for the model has no README.md", repo_id)
     api = HfApi(token=token)
@@ -59,16 +58,15 @@ def _content(file: Path, repo_id: str) -> bytes | Path:
     return re.sub(r'from_pretrained\("[^"]*"\)', name, file.read_text(encoding="utf-8")).encode()
 
 
-def push_saved(save: Callable[[Path], None], repo_id: str, **options: str | bool | None) -> str:
-    """Uploads what a function saves into a folder.
+def check_repo_id(repo_id: str) -> None:
+    """Raises UserError if a name cannot be one on the hub. It needs no network."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
-    Args:
-        save: Function that writes the files of a model into a folder.
-        options: As in `push_folder`.
-    """
-    with TemporaryDirectory(prefix="textdiff-") as folder:
-        save(Path(folder))
-        return push_folder(Path(folder), repo_id, **options)  # type: ignore[arg-type]
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise hub_error(repo_id, error) from error
 
 
 def hub_error(name: str, error: Exception) -> UserError:

@@ -13,9 +13,9 @@ import psutil
 import torch
 from benchmarks.denoisers import DOMAINS
 from torch import Tensor
-from tqdm import tqdm
 
 from textdiff.device import autocast, compiles, has_native_bf16
+from textdiff.progress import ProgressBar
 from textdiff.timing import matmul_rate, timed
 
 WARM_UP = 2  # rounds that are not measured
@@ -122,7 +122,7 @@ def median_seconds(
 ) -> dict[Any, float]:
     """Median seconds of each function. The functions are interleaved."""
     seconds: dict[Any, list[float]] = {key: [] for key in work}
-    for number in tqdm(range(WARM_UP + rounds), desc=label, unit="round", leave=False):
+    for number in ProgressBar(range(WARM_UP + rounds), desc=label, unit="round", leave=False):
         for key, run in work.items():
             duration = timed(run, device)
             if number >= WARM_UP:

@@ -16,13 +16,13 @@ import torch
 from ablate import Source
 from benchmarks.budgets import Evaluation, Experiment, run_experiment
 from benchmarks.curves import Goal, RunResult, draw, minutes_to_goals, runs_table
-from tqdm import tqdm
 
 from textdiff.cli.parser import quiet_libraries
 from textdiff.config import UserError
 from textdiff.device import machine_name, own_device
 from textdiff.evaluation.baselines import autoregressive_config, diffusion_lm_config
 from textdiff.options import load_run_config
+from textdiff.progress import ProgressBar
 from textdiff.text.config import TextConfig
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
@@ -101,7 +101,7 @@ def quality(
     chosen = list(experiments(source, bases, minutes, reference_minutes))
     evaluation = Evaluation(samples, steps, recipe_steps)
     total = sum(experiment.seconds for experiment in chosen)
-    with tqdm(total=total, unit="s", smoothing=0, dynamic_ncols=True, bar_format=BAR) as bar:
+    with ProgressBar(total=total, unit="s", smoothing=0, bar_format=BAR) as bar:
         runs = [run for e in chosen for run in run_experiment(e, evaluation, folder, bar)]
     report(
         runs, {experiment.name: goals.for_text(experiment.name) for experiment in chosen}, folder

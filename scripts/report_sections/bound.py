@@ -57,8 +57,8 @@ TEXT = partial(
     ),
     try_next=TryNext(
         "textdiff sample report/text --n 8 --rank 4 --format table",
-        "The last column is this bound for each sentence, in nats per token (a nat is 1.44 bits). "
-        "Lower is more probable. Compare the best sentence with the worst one.",
+        "The column `score` is this bound for each sentence, in nats per token (a nat is 1.44 "
+        "bits). Lower is more probable. Compare the best sentence with the worst one.",
     ),
 )
 MIXTURE = GaussianMixture(

@@ -49,8 +49,9 @@ TEXT = partial(
     ),
     try_next=TryNext(
         "textdiff demo report/text",
-        "Open the tab with the forward process and choose a schedule. Find the time at which you "
-        "can no longer read the sentence. Then choose another schedule, and find it again.",
+        "Open the tab Noise, which has the forward process, and choose a schedule. Find the time "
+        "at which you can no longer read the sentence. Then choose another schedule, and find it "
+        "again.",
     ),
 )
 TIMES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from textdiff.nn import LogSNREmbedding
+from textdiff.progress import ProgressBar
 
 
 class Perceptron(nn.Module):
@@ -46,7 +46,7 @@ def fit(
     parameters = [parameter for network in networks for parameter in network.parameters()]
     optimizer, rng, losses = torch.optim.Adam(parameters, lr), generator(0), []
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in tqdm(range(steps), desc=label, unit="step", leave=False):
+    for _ in ProgressBar(range(steps), desc=label, unit="step", leave=False):
         optimizer.zero_grad()
         value = loss(rng)
         value.backward()

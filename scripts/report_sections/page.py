@@ -37,7 +37,7 @@ figure { margin: 1.5rem 0; text-align: center }
 img { width: 100%; max-width: 34rem; height: auto }
 figcaption, caption, .small { color: #555; font-size: 0.9rem; text-align: left }
 caption { padding-bottom: 0.3rem }
-pre, .formula, .scroll { overflow-x: auto; max-width: 100% }
+pre, .formula, .scroll { overflow: auto hidden; max-width: 100% }
 pre { background: #f4f4f4; padding: 0.6rem; font-size: 0.85rem }
 math { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "Libertinus Math",
   "DejaVu Math TeX Gyre", math }  /* some default fonts put subscripts on the line */
@@ -51,7 +51,8 @@ nav ol { columns: 2; padding-left: 1.5rem } details { font-size: 0.85rem }
 @media (max-width: 36rem) { nav ol { columns: 1 } .formula { font-size: 1rem } }
 @media print { nav, details { display: none } body { font-size: 11pt; max-width: none }
   figure, table, pre, .formula, .problem, .answer { break-inside: avoid }
-  h2, h3, .says { break-after: avoid } img { max-width: 26rem } }
+  h2, h3, .says { break-after: avoid } img { max-width: 22rem }
+  pre, .formula, .scroll { overflow: visible } pre { white-space: pre-wrap; font-size: 8pt } }
 """
 HEAD = (
     '<!doctype html><html lang="en"><meta charset="utf-8">'

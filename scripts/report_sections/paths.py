@@ -112,7 +112,9 @@ def _draw(section: Section, data: Tensor, states: dict[str, list[Tensor]]) -> No
             axes.scatter(*data.T, s=3, color="lightgrey")
             axes.scatter(*sequence[i].T, s=3)
             right = float((sequence[i][:, 0] > 0).float().mean())
-            axes.text(0.97, 0.03, f"{right:.0%} right", transform=axes.transAxes, ha="right")
+            place = {"transform": axes.transAxes, "ha": "right"}
+            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+            axes.text(0.97, 0.03, f"{right:.0%} right", bbox=box, **place)
             axes.set(xlim=(-4, 4), ylim=(-3, 3), xticks=[], yticks=[])
         column[0].set_title(name)
     for axes, i in zip(panels[:, 0], SHOWN, strict=True):

@@ -105,7 +105,7 @@ def _draw(section: Section) -> None:
         axes.plot(STRENGTHS, [row[name] for row in section.numbers.values()], style, label=label)
     axes.set(xlabel="strength (0 is no noise, 1 is pure noise)", ylabel="share", ylim=(0, 1.03))
     axes.set_title("What noise and resampling do to sentences")
-    axes.legend(loc="lower left")
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
     section.add_figure(
         "With more noise, fewer words stay, until only chance agreements are left. The sentences "
         "remain grammatical: what comes back is a sentence, but another one.",

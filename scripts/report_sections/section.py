@@ -22,6 +22,7 @@ plt.rcParams.update(
         "axes.spines.top": False,
         "axes.spines.right": False,
         "legend.frameon": False,
+        "figure.constrained_layout.h_pad": 0.08,  # inches, between a label and a title below it
     }
 )
 

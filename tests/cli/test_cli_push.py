@@ -34,6 +34,11 @@ def test_push_of_no_model_is_refused(
     assert "a run folder or its model/ folder, got 'user/other'" in line
 
 
+def test_impossible_name_is_refused_first(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, "push", "/nowhere/at/all", "a name/with spaces")
+    assert "a name/with spaces is no name on the hub" in line
+
+
 def test_push_with_wrong_token_is_refused(
     hub: LocalHub, run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,11 +19,24 @@ def test_resume_of_finished_run_changes_nothing(copied: Path) -> None:
     assert (copied / "model" / "model.safetensors").read_bytes() == before
 
 
-def test_resume_with_another_model_is_refused(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "old", "new"), [("width", 32, 64), ("depth", 1, 2)])
+def test_resume_with_another_model_is_refused(
+    run: str, capsys: pytest.CaptureFixture[str], name: str, old: int, new: int
+) -> None:
     before = (Path(run) / "config.yaml").read_bytes()
-    command = ["train", "--run", run, "--resume", "--model.depth", "2"]
-    assert "model.depth" in refusal(capsys, *command)
+    line = refusal(capsys, "train", "--run", run, "--resume", f"--model.{name}", str(new))
+    assert f"--resume cannot change model.{name} from {old} to {new}: leave it out" in line
     assert (Path(run) / "config.yaml").read_bytes() == before
+
+
+def test_edited_size_of_the_model_is_named(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copied / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("  width: 32", "  width: 64"), encoding="utf-8")
+    line = refusal(capsys, "train", "--run", str(copied), "--resume")
+    assert f"{path} has model.width 64, the trained model has 32: write 32 there" in line
 
 
 def test_resume_takes_saved_options_then_given_ones(copied: Path) -> None:

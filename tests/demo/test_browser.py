@@ -42,7 +42,7 @@ def page(request, browser: Any, address: str) -> Iterator[Any]:
     width, height = SCREENS[request.param]
     context = browser.new_context(viewport={"width": width, "height": height})
     page, faults = context.new_page(), []
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # a busy machine is slow
     page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
     own = (address, "data:", "blob:")
@@ -103,6 +103,25 @@ def test_clicked_words_are_filled(page):
     for text in page.locator("#infill .td-view p").all():
         marks = [("new" in (w.get_attribute("class") or "")) for w in text.locator("span").all()]
         assert marks == [place in (0, 2) for place in range(count)]
+
+
+def test_gaps_have_any_length(page):
+    """Two adjacent words are replaced by one run of new words; the others stay as they are."""
+    panel = opened(page, "text", "Infill")
+    words = page.locator(".td-words label")
+    kept = [words.nth(i).inner_text() for i in range(words.count()) if i not in (1, 2)]
+    for place in (1, 2):
+        words.nth(place).click()
+    panel.get_by_label("Gaps of any length").locator("visible=true").check()
+    run(page, "Fill", "infill")
+    lengths = set()
+    for text in page.locator("#infill .td-view p").all():
+        old = text.locator("span:not(.new)").all_inner_texts()
+        assert old == kept
+        new = text.locator("span.new").count()
+        assert text.locator(".new + .new").count() == new - 1
+        lengths.add(new)
+    assert len(lengths) > 1
 
 
 def test_new_text_has_new_words_to_click(page):

@@ -6,12 +6,12 @@ import pytest
 
 from textdiff.config import UserError, check
 from textdiff.demo import curve, noising
-from textdiff.demo.editing import masked, masked_positions
+from textdiff.demo.editing import infill_frames, masked, masked_positions
 from textdiff.demo.frames import Frame, Word, paragraphs, shown
-from textdiff.demo.words import text_frames
+from textdiff.demo.words import text_frames, unknown_words
 from textdiff.diffusion.schedules import SCHEDULES
 from textdiff.text import grammar
-from textdiff.text.tokenizer import MASK
+from textdiff.text.special_tokens import ANY_NUMBER, MASK
 
 TEXT = grammar.corpus(1, seed=0)[0]
 
@@ -62,7 +62,7 @@ def test_frames_show_the_texts_of_steps(pipe):
 def test_unchanged_words_of_a_text_have_no_mark(pipe):
     (step,) = pipe.stream.rewrite(TEXT, strength=0.0)
     ids = step.sequences[0]
-    (frame,) = text_frames(pipe, [step], lambda i, token: token != ids[i])
+    (frame,) = text_frames(pipe, [step], lambda row, i, token: token != ids[i])
     assert "new" not in frame.content
 
 
@@ -76,6 +76,31 @@ def test_clicked_words_become_masks(pipe):
 
 def test_typed_masks_are_filled_without_clicks(pipe):
     assert masked_positions(pipe, f"the {MASK} sees", []) == {1}
+
+
+def test_adjacent_words_become_one_gap(pipe):
+    words = TEXT.split()
+    expected = [ANY_NUMBER, *words[2:4], ANY_NUMBER, *words[5:]]
+    assert masked(pipe, TEXT, {0, 1, 4}, free=True).split() == expected
+
+
+def test_typed_gaps_are_kept_and_filled(pipe):
+    text = f"the {MASK} sees {ANY_NUMBER} dog ."
+    assert masked_positions(pipe, text, []) == {1, 3}
+    assert masked(pipe, text, {1, 3}).split() == text.split()
+    assert "MASK" not in unknown_words(pipe.tokenizer, text)
+
+
+def test_gaps_of_the_page_are_those_of_infill(pipe):
+    """Also the given words, as they are written."""
+    options = {"n": 4, "seed": 3, "steps": 3}
+    *_, last = infill_frames(pipe, TEXT.upper(), [1, 2], True, 5, options)
+    masks = TEXT.split()
+    masks[1:3] = [ANY_NUMBER]
+    found = re.findall(r"<p>(.*?)</p>", last.content)
+    wanted = pipe.infill(" ".join(masks).upper(), longest=5, **options).texts
+    assert [letters(plain_text(text)) for text in found] == [*map(letters, wanted)]
+    assert len({text.count("new") for text in found}) > 1
 
 
 def test_infill_needs_a_word(pipe):

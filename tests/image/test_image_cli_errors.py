@@ -22,7 +22,11 @@ MISTAKES = [
     ("train", ["--config", "SQUARE"], "SQUARE cannot be read as YAML"),
     ("train", ["--config", "nowhere.yaml"], "nowhere.yaml does not exist"),
     ("sample", ["nowhere"], "nowhere is not a folder"),
-    ("sample", ["RUN", "--n", "0"], "--n must be between 1 and"),
+    ("sample", ["nowhere", "--n", "0"], "--n must be between 1 and"),
+    ("sample", ["nowhere", "--steps", "0"], "--steps must be at least 1"),
+    ("sample", ["nowhere", "--strength", "2"], "--strength must be between 0"),
+    ("sample", ["nowhere", "--window", "0", "--order", "random"], "--window must be at least 1"),
+    ("sample", ["nowhere", "--edit", "BROKEN"], "BROKEN: "),
     ("sample", ["RUN", "--out", "a.hdf"], "--out must be an image file"),
     ("sample", ["RUN", "--out", "grid.nothing", "--steps", "1", "--n", "1"], "grid.nothing"),
     ("sample", ["RUN", "--gif", "steps.mp4"], "--gif must be a .gif file"),
@@ -35,10 +39,9 @@ MISTAKES = [
     ("sample", [ONE_LEVEL, *INPAINT[1:], "SQUARE"], "--inpaint needs a model trained for it"),
     ("sample", [ONE_LEVEL, "--order", "random"], "--order random needs a model trained for it"),
     ("sample", ["RUN", "--order", "raster", "--window", "65"], "--window must be between 1 and 64"),
-    ("sample", ["RUN", "--window", "2"], "--order must be another one with --window"),
+    ("sample", ["nowhere", "--window", "2"], "--order must be another one with --window"),
     ("train", ["--model.stagger_prob", "2"], "model.stagger_prob must be in [0, 1]"),
     ("sample", ["RUN", "--edit", "nowhere.png"], "nowhere.png: No such file"),
-    ("sample", ["RUN", "--edit", "BROKEN"], "BROKEN: "),
     (
         "sample",
         ["RUN", "--edit", "SQUARE", "--guidance_scale", "2"],
@@ -46,7 +49,7 @@ MISTAKES = [
     ),
     ("evaluate", ["RUN", "--out", "README.md"], "--out must be a folder"),
     ("evaluate", ["RUN", "--ode", "1"], "--ode must be 0, or at least 2"),
-    ("evaluate", ["RUN", "--guidance_scale", "-1"], "--guidance_scale must be 0 or more"),
+    ("evaluate", ["nowhere", "--guidance_scale", "-1"], "--guidance_scale must be 0 or more"),
     ("evaluate", ["RUN", "--samplers", "no_such_sampler"], "--samplers must be one of ddpm"),
 ]
 

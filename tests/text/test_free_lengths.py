@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from textdiff import TextDiffusion
 from textdiff.config import SamplingConfig, UserError
-from textdiff.text.free_lengths import ANY_NUMBER, choose_lengths, placed_texts, placement_nats
+from textdiff.text.free_lengths import choose_lengths, placed_texts, placement_nats
+from textdiff.text.special_tokens import ANY_NUMBER
 from textdiff.text.tokenizer import MASK
 
 TEXT = f"The  KING sees {ANY_NUMBER} , zebra dog."
@@ -129,7 +130,7 @@ def test_stream_fills_any_number_of_words(pipe):
     [
         (lambda pipe: pipe.rewrite(f"the {ANY_NUMBER}"), r"without \[MASK\*\], which infill fills"),
         (lambda pipe: pipe.complete(f"the {ANY_NUMBER}"), "which infill fills"),
-        (lambda pipe: pipe.infill(TEXT, longest=0), "longest must be at least 1, got 0"),
+        (lambda pipe: pipe.infill([TEXT] * 2, longest=0), "^longest must be at least 1, got 0"),
         (lambda pipe: pipe.infill(f"the {ANY_NUMBER} " * 7), "at most 6"),
         (lambda pipe: pipe.infill("the [MASK+] dog"), r"written \[MASK\], or \[MASK\*\] for one"),
         (lambda pipe: pipe.infill(["the dog", TEXT]), r"^text \(number 1\) has no"),

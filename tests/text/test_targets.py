@@ -11,13 +11,14 @@ from textdiff import TextDiffusion
 from textdiff.config import SamplingConfig, UserError
 from textdiff.sampling import collect
 from textdiff.text import grammar
-from textdiff.text.config import SEPARATOR, DataConfig, ModelConfig, TextConfig
+from textdiff.text.config import DataConfig, ModelConfig, TextConfig
 from textdiff.text.dataset import Corpus, collate
 from textdiff.text.functional import source_words
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import joined
 from textdiff.text.sampling import generate
 from textdiff.text.sources import open_texts
+from textdiff.text.special_tokens import SEPARATOR
 from textdiff.text.targets import target_request
 from textdiff.text.tokenizer import encode
 from textdiff.text.train import build_model
@@ -208,6 +209,8 @@ def test_outputs_are_targets_alone(pipe):
         (lambda pipe: pipe.log_likelihood("the king"), "needs a model without sources"),
         (lambda pipe: pipe.sample(2), "use textdiff generate"),
         (lambda pipe: pipe.rewrite("the king"), "use textdiff generate"),
+        (lambda pipe: pipe.rewrite(["the", "king"]), "^this model generates targets"),
+        (lambda pipe: pipe.generate(["a", "b"], order="random", window=99), "^(window|order) "),
         (lambda pipe: pipe.complete("the king"), "use textdiff generate"),
     ],
 )

@@ -102,16 +102,11 @@ def test_evaluation_replaces_an_earlier_one(config: TextConfig, tmp_path: Path) 
     for value in (1.0, 2.5):
         table = {"text": {"nats": 0.5, "mauve": None}, "model": {"nats": value, "mauve": None}}
         options = EvaluationConfig(n=20, data="/private/held.txt")
-        add_evaluation(
-            str(folder), table, ["model"], "textdiff evaluate", options, "text-generation"
-        )
+        add_evaluation(str(folder), table, ["model"], "textdiff evaluate", options)
     card = ModelCard.load(folder / "README.md")
     (result,) = card.data.eval_results
-    assert (result.metric_type, result.metric_value, result.dataset_name) == (
-        "nats",
-        2.5,
-        "held.txt",
-    )
+    assert (result.task_type, result.dataset_name) == ("text-generation", "held.txt")
+    assert (result.metric_type, result.metric_value) == ("nats", 2.5)
     assert card.text.count("| nats | 0.500 | 2.500 |") == 1
     assert "textdiff evaluate royal --data held.txt --n 20\n" in card.text
     assert "## Limits and biases" in card.text

@@ -14,6 +14,7 @@ from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import from_options
 from textdiff.text.config import DecodingConfig, TextConfig
 from textdiff.text.control_config import ClassifierConfig
+from textdiff.text.inputs import candidates, checked_strengths, checked_texts
 from textdiff.training.run_dir import open_run_dir
 
 if TYPE_CHECKING:
@@ -32,15 +33,15 @@ def train(options: Namespace) -> None:
 
 def sample(options: Namespace) -> None:
     """Prints sentences generated from noise."""
-    settings = {"length": options.length, "rank": options.rank} | _generation(options)
-    _tasks(options).sample(options.n, **settings)
+    settings = {"length": options.length} | _generation(options)
+    _tasks(options).sample(**settings)
 
 
 def rewrite(options: Namespace) -> None:
     """Prints variations of a sentence, or of each line of standard input."""
     words = [word.strip() for word in (options.protect or "").split(",") if word.strip()]
-    settings = {"strength": _numbers("--strength", options.strength), "protect": words}
-    _on_texts(options, "rewrite", settings)
+    strengths = checked_strengths(_numbers("--strength", options.strength))
+    _on_texts(options, "rewrite", {"strength": strengths, "protect": words})
 
 
 def infill(options: Namespace) -> None:
@@ -61,38 +62,41 @@ def generate(options: Namespace) -> None:
         "given, or --source_file (one source per line), and not both",
         options.source,
     )
-    settings = {name: options[name] for name in ("length", "mbr", "rank", "n")}
-    settings |= _generation(options)
+    settings = {"length": options.length, "mbr": options.mbr} | _generation(options)
+
+    def do(texts: str | list[str]) -> None:
+        checked_texts(texts, "--source")
+        _tasks(options).generate(texts, **settings)
+
     if options.source_file is None:
-        return _tasks(options).generate(_typed(options.source), **settings)
+        return do(_typed(options.source))
     lines = Path(options.source_file).read_text(encoding="utf-8-sig").splitlines()
-    do = _tasks(options).generate
-    naming_lines(dict(enumerate(lines, 1)), lambda texts: do(texts, **settings))
+    naming_lines(dict(enumerate(lines, 1)), do)
 
 
 def train_classifier(options: Namespace) -> None:
     """Trains a classifier of labelled texts for a model."""
+    config = from_options(ClassifierConfig, options)
     quiet_libraries()
     from textdiff.text.classifier import train_classifier
     from textdiff.text.hub import load_model
 
-    train_classifier(*load_model(options.model), from_options(ClassifierConfig, options))
+    train_classifier(*load_model(options.model), config)
 
 
 def evaluate(options: Namespace) -> None:
     """Prints the table of an evaluation."""
+    config = from_options(EvaluationConfig, options)
     needed = {"matplotlib": "evaluate", "sacrebleu": "evaluate", "sklearn": "evaluate"}
     _need(needed | ({"mauve": "mauve"} if options.mauve else {}))
     quiet_libraries()
     from textdiff.evaluation.evaluate import evaluate
     from textdiff.evaluation.report import report_lines
-    from textdiff.text.card import TASK
     from textdiff.training.card import add_evaluation
 
-    config = from_options(EvaluationConfig, options)
     report = evaluate(options.model, config)
     own = [row for row in report["table"] if row.partition(",")[0] == "model"]
-    add_evaluation(options.model, report["table"], own, "textdiff evaluate", config, TASK)
+    add_evaluation(options.model, report["table"], own, "textdiff evaluate", config)
     print("\n".join(report_lines(report)))
 
 
@@ -119,9 +123,11 @@ def export(options: Namespace) -> None:
 
 def push(options: Namespace) -> None:
     """Uploads a model and prints its address."""
+    from textdiff.upload import check_repo_id, push_folder
+
+    check_repo_id(options.repo)
     quiet_libraries()
     from textdiff.hub import model_source
-    from textdiff.upload import push_folder
 
     folder = Path(model_source(options.model, ("config.json", "model.safetensors")))
     check(folder.is_dir(), "MODEL", "a run folder or its model/ folder", options.model)
@@ -159,16 +165,17 @@ def _need(modules: dict[str, str]) -> None:
 
 def _on_texts(options: Namespace, task: str, settings: dict[str, Any]) -> None:
     """Does a task on --text, or on the lines of standard input."""
-    settings |= {"n": options.n, "rank": options.rank} | _generation(options)
-    if options.text is None:
-        lines = read_lines()
-        do = getattr(_tasks(options), task)
-        return naming_lines(lines, lambda texts: do(texts, **settings))
-    return getattr(_tasks(options), task)(_typed(options.text), **settings)
+    settings |= _generation(options)
+
+    def do(texts: str | list[str]) -> None:
+        checked_texts(texts, mask=task == "infill")
+        getattr(_tasks(options), task)(texts, **settings)
+
+    return naming_lines(read_lines(), do) if options.text is None else do(_typed(options.text))
 
 
 def _tasks(options: Namespace) -> "TextPrinter":
-    """The tasks of the model."""
+    """The tasks of the model. What needs no model is checked before, for loading takes seconds."""
     quiet_libraries()
     from textdiff.cli.printer import TextPrinter
     from textdiff.text.hub import load_model
@@ -190,6 +197,11 @@ def _numbers(name: str, text: str) -> list[float]:
 
 
 def _generation(options: Namespace) -> dict[str, Any]:
-    """The options of the sampler and of decoding."""
+    """The number of texts, and the options of the sampler and of decoding."""
+    candidates(options.n, options.rank)
+    for name in ("length", "longest", "mbr"):
+        value = options.get(name)
+        check(value is None or value >= 1, f"--{name}", "at least 1", value)
     configs = from_options(SamplingConfig, options), from_options(DecodingConfig, options)
-    return {key: value for config in configs for key, value in vars(config).items()}
+    found = {key: value for config in configs for key, value in vars(config).items()}
+    return {"n": options.n, "rank": options.rank} | found

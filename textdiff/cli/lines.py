@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from textdiff.config import UserError
+from textdiff.text.inputs import TextError
 
 log = logging.getLogger("textdiff")
 
@@ -30,8 +31,6 @@ def read_lines() -> dict[int, str]:
 
 def naming_lines(lines: dict[int, str], do: Callable[[list[str]], None]) -> None:
     """Calls `do(texts)` with the texts of lines. An error in one of them names its line."""
-    from textdiff.text.inputs import TextError  # not before: it imports torch
-
     try:
         do([*lines.values()])
     except TextError as error:

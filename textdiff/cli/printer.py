@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from textdiff.distributed import current_process
+from textdiff.progress import ProgressBar
 from textdiff.sampling import (
     SampleBatch,
     collect,
@@ -103,9 +103,9 @@ class TextPrinter(TextTasks[None]):
         if self.output == "table":
             columns = {name: facts[name] for name in COLUMNS if name in facts}
             if index == 0:
-                tqdm.write("".join(f"{name:>12}" for name in columns) + "  text")
+                ProgressBar.write("".join(f"{name:>12}" for name in columns) + "  text")
             line = "".join(f"{value:12.3f}" for value in columns.values()) + "  " + line
-        tqdm.write(line)
+        ProgressBar.write(line)
         sys.stdout.flush()
 
 

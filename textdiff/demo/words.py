@@ -12,11 +12,12 @@ from textdiff.demo.controls import sampling_controls
 from textdiff.demo.frames import Frame, Word, paragraphs
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.pipeline import TextDiffusion
+from textdiff.text.special_tokens import ANY_NUMBER, MASK, UNK
 from textdiff.text.task import TextOutput
-from textdiff.text.tokenizer import UNK, decode_after
+from textdiff.text.tokenizer import decode_after
 
 MOST_CHARACTERS = 2000
-Marks = Callable[[int, int], bool]  # (position, token) -> whether it is marked
+Marks = Callable[[int, int, int], bool]  # (row, position, token) -> whether it is marked
 Spelling = dict[int, str]  # position -> how the token is written there
 
 
@@ -55,12 +56,20 @@ def checked(text: str | None) -> str:
 
 
 def spans(tokenizer: Tokenizer, text: str) -> list[tuple[int, int]]:
-    """First and last character of each token of a text."""
-    return [*tokenizer.encode(text, add_special_tokens=False).offsets]
+    """First and last character of each token of a text. A [MASK*] counts as one."""
+    first, *rest = text.split(ANY_NUMBER)
+    found = [*tokenizer.encode(first.rstrip() if rest else first, add_special_tokens=False).offsets]
+    if rest:
+        begin = len(first)
+        end = begin + len(ANY_NUMBER)
+        after = spans(tokenizer, text[end:])
+        found += [(begin, end), *((end + start, end + stop) for start, stop in after)]
+    return found
 
 
 def unknown_words(tokenizer: Tokenizer, text: str) -> str:
     """A line that names the words of a text without a token; empty if there are none."""
+    text = text.replace(ANY_NUMBER, MASK)
     encoding = tokenizer.encode(text, add_special_tokens=False)
     pairs = zip(encoding.tokens, encoding.offsets, strict=True)
     unknown = dict.fromkeys(text[start:end] for token, (start, end) in pairs if token == UNK)
@@ -70,10 +79,10 @@ def unknown_words(tokenizer: Tokenizer, text: str) -> str:
 def text_frames(
     pipe: TextDiffusion,
     steps: Iterable[TextOutput],
-    marks: Marks = lambda position, token: False,
+    marks: Marks = lambda row, position, token: False,
     *,
     first: int = 0,
-    spelling: Spelling | None = None,
+    spelling: Callable[[int], Spelling] = lambda row: {},
     note: str = "",
 ) -> Iterator[Frame]:
     """The frames of a stream of steps.
@@ -81,21 +90,22 @@ def text_frames(
     Args:
         marks: Which tokens are marked.
         first: Number of tokens at the beginning that are not shown.
-        spelling: How given tokens are written.
+        spelling: How given tokens of a row are written.
     """
-    tokenizer, spelled, texts = pipe.tokenizer, spelling or {}, dict[int, list[Word]]()
+    tokenizer, texts = pipe.tokenizer, dict[int, list[Word]]()
 
     @cache
     def piece(before: int | None, token: int) -> str:
         return decode_after(tokenizer, [] if before is None else [before], [token])
 
-    def words(ids: list[int], probabilities: list[float] | None) -> Iterator[Word]:
+    def words(row: int, ids: list[int], probabilities: list[float] | None) -> Iterator[Word]:
+        spelled = spelling(row)
         for i, token in enumerate(ids[first:], first):
             text = spelled.get(i) or piece(ids[i - 1] if i > first else None, token)
-            yield Word(text, probabilities[i] if probabilities else None, marks(i, token))
+            yield Word(text, probabilities[i] if probabilities else None, marks(row, i, token))
 
     for step in steps:
         for i, (row, ids) in enumerate(zip(step.rows, step.sequences, strict=True)):
-            texts[row] = [*words(ids, step.probabilities[i] if step.probabilities else None)]
+            texts[row] = [*words(row, ids, step.probabilities[i] if step.probabilities else None)]
         content = paragraphs(texts[row] for row in sorted(texts))
         yield Frame(content, step.steps, f"step {step.step} of {step.steps}", note)

@@ -36,7 +36,7 @@ from textdiff.text.config import DataConfig, TextConfig
 from textdiff.text.dataset import examples
 from textdiff.text.diagnostics import Sentence
 from textdiff.text.hub import load_model
-from textdiff.text.requests import TextModel, resolve_decoding, sample_request
+from textdiff.text.requests import Decoding, TextModel, resolve_decoding, sample_request
 from textdiff.text.sampling import generate
 from textdiff.text.sources import open_texts
 from textdiff.training.run_dir import load_config_of, training_seconds
@@ -81,7 +81,7 @@ def evaluate(name: str, options: EvaluationConfig) -> dict[str, Any]:
     }
     rows = chain(
         _text_rows(real, training),
-        _model_rows("model", model, evaluator, len(real), options),
+        _model_rows("model", model, evaluator, len(real), options, decoding),
         _baseline_rows(options, config, evaluator, folder, budget, len(real)),
     )
     return report_rows(report, rows, evaluator.metrics_of, evaluator.sentence_metrics, folder)
@@ -179,14 +179,19 @@ def _baseline_rows(
 
 
 def _model_rows(
-    name: str, model: TextModel, evaluator: Evaluator, n: int, options: EvaluationConfig
+    name: str,
+    model: TextModel,
+    evaluator: Evaluator,
+    n: int,
+    options: EvaluationConfig,
+    decoding: Decoding | None = None,
 ) -> Iterator[Row]:
     """A row for each number of steps; an autoregressive model has one row."""
     scores = scores_of(name, model, evaluator.scored, options)
     precision = sampling_precision(model, options.precision)
     autoregressive = isinstance(model, Autoregressive)
     counts = options.step_counts[:1] if autoregressive else options.step_counts
-    request = sample_request(model, n, options.seed, decoding=options.decoding)
+    request = sample_request(model, n, options.seed, decoding=decoding or options.decoding)
     for steps in counts:
         label = name if len(counts) == 1 else f"{name}, {steps} steps"
         sampling, start = options.sampling(steps), time.perf_counter()

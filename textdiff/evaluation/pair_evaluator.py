@@ -15,9 +15,9 @@ from textdiff.evaluation.metrics import corpus_scores
 from textdiff.evaluation.scores import likelihood_columns
 from textdiff.evaluation.sentence_metrics import SentenceMetrics
 from textdiff.evaluation.slots import Meaning, SlotErrors, parse_meaning
-from textdiff.text.config import SEPARATOR
 from textdiff.text.diagnostics import Sentence
 from textdiff.text.requests import TextModel
+from textdiff.text.special_tokens import SEPARATOR
 from textdiff.text.tokenizer import UNK
 
 log = logging.getLogger("textdiff")

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.evaluation.reference_lm import sentence_batches
 from textdiff.prng import fold_in
+from textdiff.progress import ProgressBar
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.diagnostics import Sentence, token_recovery
 from textdiff.text.functional import source_positions
@@ -55,7 +55,7 @@ def scores_of(
     nats, variances, ode = list[Tensor](), list[Tensor](), list[Tensor]()
     table = np.full((len(sentences), max(map(len, sentences))), np.nan)
     batches = list(sentence_batches(sentences, 50))
-    for batch in tqdm(batches, desc=f"likelihood of {name}", unit="batch"):
+    for batch in ProgressBar(batches, desc=f"likelihood of {name}", unit="batch"):
         ids, mask, key = (batch[part].to(model.device) for part in ("ids", "mask", "index"))
         words, rest, variance = _estimate(model, ids, mask, key, options)
         nats.append((words.sum(1) + rest).cpu())

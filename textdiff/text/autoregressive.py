@@ -16,6 +16,8 @@ from textdiff.prng import fold_in, uniform
 from textdiff.text.functional import cross_entropy, source_positions
 from textdiff.text.model_config import AutoregressiveConfig
 
+ONLY_LEFT_TO_RIGHT = "an autoregressive model can sample and continue, not rewrite or infill"
+
 
 class Autoregressive(PreTrainedModel):
     """The autoregressive model p(sentence) = prod p(word | words before) p(end | sentence)."""

@@ -8,9 +8,7 @@ from tokenizers import Tokenizer
 from textdiff.text.config import TextConfig
 from textdiff.text.requests import TextModel
 from textdiff.training.card import CardFacts
-from textdiff.training.provenance import hub_datasets, public_name
 
-TASK = "text-generation"
 FAMILIES = {
     "diffusion": "A Gaussian diffusion language model: it generates text by removing noise from "
     "word embeddings",
@@ -18,8 +16,6 @@ FAMILIES = {
 }
 UNKNOWN_WORDS = "Words that have no token become `[UNK]`, and it never writes them."
 LIMITS = (
-    "The training data alone decide its language, its style, its opinions and its errors. Their "
-    "biases and personal data may come back in its texts: nothing was filtered out.",
     "It follows no instructions, and what it writes about the world is not checked.",
     "It may repeat training texts word for word. `textdiff evaluate` measures how often.",
 )
@@ -34,21 +30,15 @@ def text_facts(
         training: Number of training examples.
         held_out: Number of held-out examples.
     """
-    data, vocab_size = config.data, tokenizer.get_vocab_size()
-    source = public_name(data.train) if data.train else "sentences of textdiff's built-in grammar"
-    count = f"{training:,} examples" if not data.streaming else "a stream, whose size is not known"
-    share = f"{data.valid_share:.0%} of it, or its validation split on the hub"
-    weights = sum(weight.numel() for weight in model.parameters())
-    size = f"{weights:,} weights, {vocab_size:,} tokens, at most {data.length} tokens per text"
+    data, weights, tokens = config.data, model.num_parameters(), tokenizer.get_vocab_size()
+    size = f"{weights:,} weights, {tokens:,} tokens, at most {data.length} tokens per text"
     return CardFacts(
         model=f"{FAMILIES[config.model.family]}. It has {size}.",
-        task=TASK,
+        task="text-generation",
         command="textdiff train",
-        data=(
-            f"{source}: {count}",
-            f"{public_name(data.valid) if data.valid else share}: {held_out:,} examples",
-        ),
-        datasets=hub_datasets(data.train, data.valid),
+        training="a stream of unknown size" if data.streaming else f"{training:,} examples",
+        held_out=f"{held_out:,} examples",
+        split=f"{data.valid_share:.0%} of it, or its validation split on the hub",
         usage=_usage(config),
         widget=_widget(config),
         limits=(*LIMITS, *([UNKNOWN_WORDS] if config.tokenizer.kind != "bpe" else [])),

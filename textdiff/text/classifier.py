@@ -26,12 +26,12 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from tqdm import trange
 
 from textdiff.config import UserError
 from textdiff.device import autocast
 from textdiff.diffusion.gaussian import diffuse
 from textdiff.prng import normal
+from textdiff.progress import ProgressBar
 from textdiff.sampling import sampling_precision
 from textdiff.text.control_config import ClassifierConfig
 from textdiff.text.corruption import sample_levels, sample_logsnr
@@ -113,7 +113,7 @@ def train_classifier(
     held_out, train = order.tensor_split([max(1, round(HELD_OUT * len(order)))])
     optimizer = torch.optim.Adam(classifier.parameters(), lr=config.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
-    for step in trange(config.steps, desc="classifier", unit="step", leave=False, disable=None):
+    for step in ProgressBar(range(config.steps), desc="classifier", unit="step", leave=False):
         index = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
         rows = train[index % len(train)]
         p, mask = _predicted(model, [tokens[row] for row in rows.tolist()], index)

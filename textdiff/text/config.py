@@ -6,8 +6,6 @@ from typing import Literal
 from textdiff.config import TrainConfig, check, check_choices
 from textdiff.text.control_config import ControlConfig
 
-SEPARATOR = "[SEP]"  # between source and target
-
 
 @dataclass(frozen=True)
 class DataConfig:

@@ -10,7 +10,7 @@ import datasets
 
 from textdiff.config import UserError
 from textdiff.hub import looks_local
-from textdiff.text.config import SEPARATOR
+from textdiff.text.special_tokens import SEPARATOR
 
 FORMATS = {".txt": "text", ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")

@@ -19,23 +19,21 @@ from jaxtyping import Bool, Float
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from textdiff.config import Precision, SamplingConfig, UserError, check
+from textdiff.config import Precision, SamplingConfig, check
 from textdiff.device import autocast
 from textdiff.diffusion.gaussian import diffuse
 from textdiff.prng import normal, sample_keys, uniform
 from textdiff.sampling import sampling_precision
-from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.config import DecodingConfig
 from textdiff.text.control import allowed_rows
 from textdiff.text.functional import cross_entropy
 from textdiff.text.lengths import writes_documents
 from textdiff.text.predictor import WordPredictor
-from textdiff.text.requests import TextModel, infill_request, joined
+from textdiff.text.requests import Decoding, infill_request, joined
 from textdiff.text.sequence_likelihood import ROWS, padded
-from textdiff.text.tokenizer import MASK, encode
+from textdiff.text.special_tokens import ANY_NUMBER, MASK
+from textdiff.text.tokenizer import encode
 from textdiff.text.transformer import NoisyText
 
-ANY_NUMBER = "[MASK*]"
 COMBINATIONS = 64  # most numbers of words that are compared for a text
 MOST_MASKS = 6  # so that each can stand for one or two words
 MOST_NATS = 50.0  # of a word; [UNK] may have probability 0 at every place
@@ -62,13 +60,13 @@ def placed_texts(text: str, longest: int) -> list[str]:
 
 
 def choose_lengths(
-    model: TextModel,
+    model: WordPredictor,
     tokenizer: Tokenizer,
     text: str,
     n: int,
     longest: int,
     config: SamplingConfig,
-    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    decoding: Decoding = Decoding(),  # noqa: B008
     first: int = 0,
 ) -> list[str]:
     """The text n times, with a number of [MASK]s in place of each [MASK*].
@@ -83,11 +81,8 @@ def choose_lengths(
 
     Raises:
         UserError: If a mark has another spelling, the text is too long for the model with the
-            smallest numbers, or the model is autoregressive.
+            smallest numbers.
     """
-    check(longest >= 1, "--longest", "at least 1", longest)
-    if isinstance(model, Autoregressive):
-        raise UserError("an autoregressive model can sample and continue, not rewrite or infill")
     for mark in re.findall(r"\[[A-Za-z_]+[*+?]*\]", text):
         rule = f"written {MASK}, or {ANY_NUMBER} for one or more"
         check(mark in (MASK, ANY_NUMBER), "a missing word in --text", rule, mark)
@@ -102,7 +97,7 @@ def choose_lengths(
 
 
 def _possible_texts(
-    model: WordPredictor, tokenizer: Tokenizer, texts: list[str], decoding: DecodingConfig
+    model: WordPredictor, tokenizer: Tokenizer, texts: list[str], decoding: Decoding
 ) -> dict[str, list[int]]:
     """Tokens of the texts that fit into the model and its constraints, or into the model."""
     sequences = [each.ids for each in tokenizer.encode_batch(texts, add_special_tokens=False)]
@@ -110,7 +105,7 @@ def _possible_texts(
     rule = f"at most {room} tokens for this model, with one for each {ANY_NUMBER}"
     check(len(sequences[0]) <= room, "the text", rule, len(sequences[0]))
     pairs = [pair for pair in zip(texts, sequences, strict=True) if len(pair[1]) <= room]
-    if decoding.require or decoding.forbid:
+    if decoding.control.require or decoding.control.forbid:
         requests = [infill_request(model, ids, 1, mask_id, decoding) for _, ids in pairs]
         allowed = allowed_rows(model, tokenizer, joined(requests)).tolist()
         pairs = [pair for pair, allows in zip(pairs, allowed, strict=True) if allows] or pairs

@@ -6,8 +6,8 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import GenerationConfig
 
+from textdiff.arguments import refuse_unknown
 from textdiff.config import SamplingConfig, check
-from textdiff.options import refuse_unknown
 from textdiff.text.config import DecodingConfig
 from textdiff.text.control_config import ControlConfig
 from textdiff.text.tokenizer import PAD, special_ids

@@ -1,13 +1,10 @@
-"""Texts and options that a user gives to a task."""
+"""Texts and options that a user gives to a task. This module imports nothing heavy."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from textdiff.config import SamplingConfig, UserError, check
-from textdiff.options import from_arguments
-from textdiff.text.config import SEPARATOR, DecodingConfig
-from textdiff.text.free_lengths import ANY_NUMBER
-from textdiff.text.tokenizer import MASK, PAD
+from textdiff.config import UserError, check
+from textdiff.text.special_tokens import ANY_NUMBER, MASK, PAD, SEPARATOR
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -79,13 +76,7 @@ def checked_strengths(strength: float | Sequence[float | int]) -> list[float]:
 
 
 def candidates(n: int, rank: int | None) -> int:
-    """Number of candidates for n texts. Raises UserError if `rank` is not a number of them."""
+    """Number of candidates for n texts. Raises UserError if `n` or `rank` is impossible."""
+    check(1 <= n <= 10**7, "--n", "between 1 and 10,000,000", n)
     check(rank is None or 1 <= rank <= 10**4, "--rank", "between 1 and 10,000", rank)
     return n * (rank or 1)
-
-
-def sampling_options(n: int, options: dict[str, Any]) -> tuple[SamplingConfig, DecodingConfig]:
-    """The options of sampling and of decoding. Raises TypeError if there are others."""
-    check(1 <= n <= 10**7, "--n", "between 1 and 10,000,000", n)
-    sampling, decoding = from_arguments(options, SamplingConfig, DecodingConfig)
-    return sampling, decoding

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from textdiff.config import UserError
-from textdiff.hub import save_model
+from textdiff.hub import HubMixin
 from textdiff.sampling import collect
 from textdiff.text.hub import load_model
 from textdiff.text.inputs import checked_texts, for_each
@@ -14,7 +14,6 @@ from textdiff.text.sequence_likelihood import TextLikelihood, encode_whole, text
 from textdiff.text.task import Task, TextOutput
 from textdiff.text.tasks import TextTasks
 from textdiff.text.tokenizer import save_tokenizer
-from textdiff.upload import push_saved
 
 
 class TextStream(TextTasks[Iterator[TextOutput]]):
@@ -29,7 +28,7 @@ class TextStream(TextTasks[Iterator[TextOutput]]):
         return map(task.after_step, batches)
 
 
-class TextDiffusion(TextTasks[TextOutput]):
+class TextDiffusion(HubMixin, TextTasks[TextOutput]):
     """A trained text model: sample, rewrite, infill, complete, generate.
 
     The same seed gives the same texts, whatever the batch size is.
@@ -64,21 +63,8 @@ class TextDiffusion(TextTasks[TextOutput]):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Saves what `from_pretrained` loads into a folder, with the model card if there is one."""
-        save_model(self.model, Path(folder))
+        super().save_pretrained(folder)
         save_tokenizer(self.tokenizer, Path(folder))
-
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Uploads the model to the Hugging Face hub and returns its address.
-
-        Args:
-            repo_id: Name on the hub, such as user/model.
-            private: Whether a new repository is private.
-            token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
-
-        Raises:
-            UserError: If the hub refuses the model or cannot be reached.
-        """
-        return push_saved(self.save_pretrained, repo_id, private=private, token=token)
 
     @property
     def stream(self) -> TextStream:

@@ -34,6 +34,11 @@ class Decoding:
     window: int = 1
     control: ControlConfig = field(default_factory=ControlConfig)
 
+    @property
+    def least_tokens(self) -> int:
+        """Number of tokens that has room for the required phrases, one for each word."""
+        return self.control.least_tokens
+
 
 @dataclass(frozen=True)
 class Request:
@@ -80,12 +85,16 @@ def joined(requests: Sequence[Request]) -> Request:
     return Request(padded("ids"), padded("mask"), padded("start"), requests[0].decoding)
 
 
-def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
+def resolve_decoding(model: TextModel, config: DecodingConfig | Decoding) -> Decoding:
     """Takes temperature and guidance scale from the model where the configuration has none.
+
+    A resolved one is returned as it is.
 
     Raises:
         UserError: If the configuration asks for something that the model does not have.
     """
+    if isinstance(config, Decoding):
+        return config
     if isinstance(model, Autoregressive):
         asked = {
             "--guidance_scale": config.guidance_scale is not None,
@@ -111,10 +120,9 @@ def resolve_decoding(model: TextModel, config: DecodingConfig) -> Decoding:
     if window > longest:
         rule = f"at most {longest}, the longest text of this model"
         raise UserError(f"--window must be {rule}, got {window}")
-    guidance_scale = config.guidance_scale
-    if guidance_scale is None:
-        guidance_scale = model.config.sampling_guidance_scale
-    temperature = config.temperature or model.config.sampling_temperature
+    own, guidance_scale = model.config, config.guidance_scale
+    guidance_scale = own.sampling_guidance_scale if guidance_scale is None else guidance_scale
+    temperature = config.temperature or own.sampling_temperature
     order = config.order, window, config
     return Decoding(temperature, guidance_scale, config.clamp, config.x0, *order)
 
@@ -124,14 +132,14 @@ def sample_request(
     n: int,
     seed: int,
     length: int | None = None,
-    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    decoding: DecodingConfig | Decoding = DecodingConfig(),  # noqa: B008
 ) -> Request:
     """Request for n sequences from pure noise.
 
     Args:
         length: Number of tokens of each. If None, drawn from the lengths of the training text.
     """
-    _refuse_sources(model)
+    refuse_sources(model)
     lengths = sequence_lengths(model, n, seed, length, 0, decoding.least_tokens)
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     ids = torch.zeros(mask.shape, dtype=torch.long)
@@ -143,7 +151,7 @@ def rewrite_request(
     ids: list[int],
     n: int,
     strength: float | Sequence[float],
-    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    decoding: DecodingConfig | Decoding = DecodingConfig(),  # noqa: B008
 ) -> Request:
     """Request for n variations of a sentence, of as many tokens: noise is added, then removed.
 
@@ -169,7 +177,7 @@ def infill_request(
     ids: list[int],
     n: int,
     mask_id: int | None,
-    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    decoding: DecodingConfig | Decoding = DecodingConfig(),  # noqa: B008
 ) -> Request:
     """Request for n ways to fill the positions that hold `mask_id`.
 
@@ -190,7 +198,7 @@ def continue_request(
     n: int,
     seed: int,
     length: int | None = None,
-    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    decoding: DecodingConfig | Decoding = DecodingConfig(),  # noqa: B008
     first: int = 0,
 ) -> Request:
     """Request for n sequences that begin with `ids`.
@@ -200,13 +208,16 @@ def continue_request(
             half a window more than a document that is longer than the model's sequences.
         first: Number of the first sequence, if the request is a part of another.
     """
-    _refuse_sources(model)
+    refuse_sources(model)
     lengths = sequence_lengths(model, n, seed, length, len(ids), decoding.least_tokens, first)
     return continued(model, ids, lengths, decoding)
 
 
 def continued(
-    model: TextModel, ids: list[int], lengths: Int[Tensor, " n"], decoding: DecodingConfig
+    model: TextModel,
+    ids: list[int],
+    lengths: Int[Tensor, " n"],
+    decoding: DecodingConfig | Decoding,
 ) -> Request:
     """Request for sequences of the given lengths that begin with `ids`."""
     positions = torch.arange(int(lengths.max()))
@@ -217,7 +228,8 @@ def continued(
     return Request(given.expand(mask.shape), mask, free, resolve_decoding(model, decoding))
 
 
-def _refuse_sources(model: TextModel) -> None:
+def refuse_sources(model: TextModel) -> None:
+    """Raises UserError for a model of pairs, whose texts need a source."""
     if model.config.has_sources:
         raise UserError("this model generates targets from sources: use textdiff generate")
 
@@ -225,7 +237,7 @@ def _refuse_sources(model: TextModel) -> None:
 def _repeated(model: TextModel, ids: list[int], n: int) -> Int[Tensor, "n l"]:
     """The tokens n times. Raises UserError if the model cannot take so many."""
     longest = model.config.length
-    _refuse_sources(model)
+    refuse_sources(model)
     if not ids or (len(ids) > longest and not writes_documents(model)):
         rule = f"1 to {longest} tokens for this model"
         raise UserError(f"the text must have {rule}, got {len(ids)}")

@@ -18,7 +18,7 @@ from textdiff.diffusion.schedules import Schedule
 from textdiff.distributed import SINGLE_PROCESS, ProcessInfo
 from textdiff.prng import noise_generator, sample_keys, uniform_generator
 from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_precision
-from textdiff.text.autoregressive import Autoregressive
+from textdiff.text.autoregressive import ONLY_LEFT_TO_RIGHT, Autoregressive
 from textdiff.text.control import Control, control_of
 from textdiff.text.denoiser import Uniforms, build_denoiser
 from textdiff.text.documents import windowed
@@ -177,7 +177,7 @@ def _generate_left_to_right(
     given = request.given.sum(1)
     scattered = request.given & (torch.arange(request.ids.shape[1]) >= given.unsqueeze(1))
     if scattered.any() or (request.start.where(request.mask, 0) % 1 > 0).any():
-        raise UserError("an autoregressive model can sample and continue, not rewrite or infill")
+        raise UserError(ONLY_LEFT_TO_RIGHT)
     keys = sample_keys(config.seed, len(request.ids))
     for rows in batches:
         ids, beginning, device = request.part(rows).ids, int(given[rows[0]]), model.device

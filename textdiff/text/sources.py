@@ -15,8 +15,9 @@ from datasets.distributed import split_dataset_by_node
 
 from textdiff.config import UserError, check
 from textdiff.text import grammar
-from textdiff.text.config import SEPARATOR, DataConfig
+from textdiff.text.config import DataConfig
 from textdiff.text.files import find_files, has_validation_split, open_dataset, text_chunks
+from textdiff.text.special_tokens import SEPARATOR
 
 log = logging.getLogger("textdiff")
 

@@ -6,7 +6,13 @@ from textdiff.config import UserError, check
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DecodingConfig
 from textdiff.text.lengths import spread_lengths
-from textdiff.text.requests import Request, TextModel, continued
+from textdiff.text.requests import Decoding, Request, TextModel, continued
+
+
+def need_sources(model: TextModel) -> None:
+    """Raises UserError for a model whose texts need no source."""
+    if not model.config.has_sources:
+        raise UserError("this model has no sources: train one with --data.source and --data.target")
 
 
 def target_request(
@@ -14,7 +20,7 @@ def target_request(
     source: list[int],
     n: int,
     length: int | None = None,
-    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    decoding: DecodingConfig | Decoding = DecodingConfig(),  # noqa: B008
 ) -> Request:
     """Request for n targets of a source, which is given before the separator.
 
@@ -25,8 +31,7 @@ def target_request(
     Raises:
         UserError: If the model has no sources, or no room for a target.
     """
-    if not model.config.has_sources:
-        raise UserError("this model has no sources: train one with --data.source and --data.target")
+    need_sources(model)
     given, room = [*source, model.config.separator], model.config.length - len(source) - 1
     if room < 1:
         most = f"at most {model.config.length - 2} for this model"

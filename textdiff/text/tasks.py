@@ -1,14 +1,15 @@
 """The tasks of a trained text model, from the arguments of the user to requests and texts."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from tokenizers import Tokenizer
 
-from textdiff.arguments import checked_arguments
-from textdiff.config import SamplingConfig, check
+from textdiff.arguments import checked_arguments, from_arguments
+from textdiff.config import SamplingConfig, UserError, check
+from textdiff.text.autoregressive import ONLY_LEFT_TO_RIGHT, Autoregressive
 from textdiff.text.config import DecodingConfig
 from textdiff.text.control_config import phrases
 from textdiff.text.free_lengths import choose_lengths
@@ -17,20 +18,21 @@ from textdiff.text.inputs import (
     checked_strengths,
     checked_texts,
     for_each,
-    sampling_options,
 )
 from textdiff.text.requests import (
+    Decoding,
     Request,
     TextModel,
     continue_request,
     infill_request,
     joined,
+    refuse_sources,
     resolve_decoding,
     rewrite_request,
     sample_request,
 )
 from textdiff.text.selection import most_like_others, ranking
-from textdiff.text.targets import target_request
+from textdiff.text.targets import need_sources, target_request
 from textdiff.text.task import Task
 from textdiff.text.tokenizer import (
     MASK,
@@ -64,6 +66,14 @@ class TextTasks(ABC, Generic[R]):
     def _run(self, task: Task) -> R:
         """Does the task."""
 
+    def _options(
+        self, options: dict[str, Any], check_model: Callable[[TextModel], None] = refuse_sources
+    ) -> tuple[SamplingConfig, Decoding]:
+        """The options of sampling, and those of decoding for this model."""
+        check_model(self.model)
+        sampling, decoding = from_arguments(options, SamplingConfig, DecodingConfig)
+        return sampling, resolve_decoding(self.model, decoding)
+
     @checked_arguments(SamplingConfig, DecodingConfig)
     def sample(
         self, n: int = 1, *, length: int | None = None, rank: int | None = None, **options: Any
@@ -74,7 +84,7 @@ class TextTasks(ABC, Generic[R]):
             length: Tokens of each text. If None, drawn from the lengths of the training text.
             rank: Candidates for each text, if texts are ranked.
         """
-        sampling, decoding = sampling_options(n, options)
+        sampling, decoding = self._options(options)
         request = sample_request(self.model, candidates(n, rank), sampling.seed, length, decoding)
         select = ranking(self.model, request, n, rank, sampling)
         return self._run(Task(request, lambda _, ids: self.tokenizer.decode(ids), sampling, select))
@@ -98,7 +108,7 @@ class TextTasks(ABC, Generic[R]):
             protect: Words or phrases that stay as they are, in a list or separated by commas.
             rank: Candidates for each variation, if those of a text and strength are ranked.
         """
-        sampling, decoding = sampling_options(n, options)
+        sampling, decoding = self._options(options)
         strengths, texts = checked_strengths(strength), checked_texts(text)
         size, words = candidates(n, rank), [*filter(None, phrases(protect))]
         kept = for_each(texts, lambda each: tokens_of_words(self.tokenizer, each, words))
@@ -138,14 +148,16 @@ class TextTasks(ABC, Generic[R]):
             longest: Largest number of tokens for which a [MASK*] stands.
             rank: Candidates for each of the n texts, if texts are ranked.
         """
-        sampling, decoding = sampling_options(n, options)
-        resolve_decoding(self.model, decoding)
-        texts, size = checked_texts(text, mask=True), candidates(n, rank)
+        sampling, decoding = self._options(options)
+        texts, size, model = checked_texts(text, mask=True), candidates(n, rank), self.model
+        check(longest >= 1, "--longest", "at least 1", longest)
+        if isinstance(model, Autoregressive):
+            raise UserError(ONLY_LEFT_TO_RIGHT)
 
         def rows_of(numbered: tuple[int, str]) -> list[tuple[str, Request]]:
             i, each = numbered
             chosen = choose_lengths(
-                self.model, self.tokenizer, each, size, longest, sampling, decoding, i * size
+                model, self.tokenizer, each, size, longest, sampling, decoding, i * size
             )
             made = {masked: self._infill_request(masked, decoding) for masked in {*chosen}}
             return [(masked, made[masked]) for masked in chosen]
@@ -159,7 +171,7 @@ class TextTasks(ABC, Generic[R]):
         select = ranking(self.model, request, n, rank, sampling)
         return self._run(Task(request, decode, sampling, select, _sources(texts)))
 
-    def _infill_request(self, masked: str, decoding: DecodingConfig) -> Request:
+    def _infill_request(self, masked: str, decoding: Decoding) -> Request:
         ids = self.tokenizer.encode(masked, add_special_tokens=False).ids
         mask_id = self.tokenizer.token_to_id(MASK)
         return infill_request(self.model, ids, 1, mask_id, decoding)
@@ -180,7 +192,7 @@ class TextTasks(ABC, Generic[R]):
             length: Tokens of each text, its beginning included. If None, as in training.
             rank: Candidates for each of the n texts, if texts are ranked.
         """
-        sampling, decoding = sampling_options(n, options)
+        sampling, decoding = self._options(options)
         texts, size = [each.rstrip() for each in checked_texts(text)], candidates(n, rank)
         given, seed = [encode(self.tokenizer, each) for each in texts], sampling.seed
 
@@ -218,9 +230,8 @@ class TextTasks(ABC, Generic[R]):
         """
         check(mbr >= 1, "--mbr", "at least 1", mbr)
         check(mbr == 1 or rank is None, "--mbr", "left out with --rank", mbr)
-        many = candidates(n * mbr, rank)
-        sampling, decoding = sampling_options(many, options)
-        texts = checked_texts(source, "--source")
+        many, texts = candidates(n * mbr, rank), checked_texts(source, "--source")
+        sampling, decoding = self._options(options, need_sources)
         given = [encode(self.tokenizer, each) for each in texts]
 
         def request_of(ids: list[int]) -> Request:

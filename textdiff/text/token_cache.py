@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,9 +21,9 @@ from typing import Any, TypeVar
 import numpy as np
 from filelock import FileLock
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from textdiff.config import UserError
+from textdiff.progress import ProgressBar
 from textdiff.text.config import DataConfig
 from textdiff.text.dataset import Corpus, examples
 from textdiff.training.checkpoint import finalize, reraise_write_errors, verify
@@ -168,12 +167,11 @@ def _write_cache(path: Path, key: str, write: Callable[[Path], None]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _progress_bar(texts: Iterable[str], title: str) -> tqdm:
-    interval = 0.1 if sys.stderr.isatty() else 10  # seconds; a log file needs few updates
-    return tqdm(texts, title, unit="text", delay=2, mininterval=interval, dynamic_ncols=True)
+def _progress_bar(texts: Iterable[str], title: str) -> ProgressBar:
+    return ProgressBar(texts, title, unit="text", delay=2)
 
 
-def _write_arrays(folder: Path, rows: Iterable[list[int]], bar: tqdm) -> None:
+def _write_arrays(folder: Path, rows: Iterable[list[int]], bar: ProgressBar) -> None:
     """Writes the arrays of the examples, some at a time."""
     total, start = 0, time.perf_counter()
     with (

@@ -21,12 +21,12 @@ from tokenizers import (
 )
 
 from textdiff.config import UserError
-from textdiff.text.config import SEPARATOR, TokenizerConfig
+from textdiff.text.config import TokenizerConfig
+from textdiff.text.special_tokens import MASK, PAD, SEPARATOR, UNK
 from textdiff.training.checkpoint import atomic_write
 
 log = logging.getLogger("textdiff")
 
-PAD, UNK, MASK = "[PAD]", "[UNK]", "[MASK]"
 Special = list[str | AddedToken]
 SPECIAL: Special = [PAD, UNK, AddedToken(MASK, lstrip=True, special=True)]
 SEP = AddedToken(SEPARATOR, lstrip=True, rstrip=True, special=True)

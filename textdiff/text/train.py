@@ -20,7 +20,7 @@ from textdiff.sampling import collect
 from textdiff.text import token_cache
 from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.text.card import text_facts
-from textdiff.text.config import SEPARATOR, TextConfig
+from textdiff.text.config import TextConfig
 from textdiff.text.dataset import (
     STREAM_SAMPLE,
     Corpus,
@@ -39,6 +39,7 @@ from textdiff.text.preparation import prepare_data
 from textdiff.text.requests import TextModel, joined, sample_request
 from textdiff.text.sampling import generate
 from textdiff.text.sources import open_texts
+from textdiff.text.special_tokens import SEPARATOR
 from textdiff.text.target_lengths import target_share
 from textdiff.text.targets import target_request
 from textdiff.text.tokenizer import UNK, save_tokenizer

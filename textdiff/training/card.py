@@ -19,11 +19,16 @@ from textdiff.config import RunConfig
 from textdiff.device import machine_name, own_device
 from textdiff.table import format_value
 from textdiff.training.checkpoint import atomic_write
-from textdiff.training.provenance import public_name, reproduce
+from textdiff.training.provenance import hub_datasets, public_name, reproduce
 from textdiff.training.run_dir import training_seconds
 
 NOT_EVALUATED = "There was none yet. The command that evaluates writes its figures here."
 SECTION = "### Evaluation\n"
+GENERATED = "sentences of textdiff's built-in grammar"
+BIASES = (
+    "The training data alone decide its style, its opinions and its errors. Their biases and "
+    "personal data may come back in what it generates: nothing was filtered out."
+)
 UNKNOWN = "unknown: ask who published the model before you use it"
 LOSSES = {
     "ce": "cross-entropy of a word given its noisy embedding, in nats per word",
@@ -44,8 +49,9 @@ class CardFacts:
         model: What the model is, as a sentence.
         task: The hub's name of the task.
         command: Command that trains such a model.
-        data: Description of the training data and of the held-out data.
-        datasets: Data sets on the hub that the model was trained on.
+        training: Number of training examples in words, and more about them.
+        held_out: Number of held-out examples in words.
+        split: The part of the training data that is held out if there is no data.valid.
         usage: Python code that uses the model, with `{name}` for the model's name.
         widget: Function that makes examples for the hub's widget of the last logged samples.
         limits: Limits and biases, as sentences.
@@ -54,8 +60,9 @@ class CardFacts:
     model: str
     task: str
     command: str
-    data: tuple[str, str]
-    datasets: list[str]
+    training: str
+    held_out: str
+    split: str
     usage: str
     widget: Callable[[list[str]], list[dict[str, Any]]]
     limits: tuple[str, ...]
@@ -74,25 +81,25 @@ def write_card(config: RunConfig, facts: CardFacts, step: int) -> None:
     Raises:
         UserError: If writing fails.
     """
-    run, license_ = Path(config.run), config.train.license
+    run, data, license_ = Path(config.run), config.data, config.train.license
     path, name = run / "metrics.jsonl", run.resolve().name
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     reports = [line for line in map(json.loads, lines) if "samples" in line]
     validation: dict[str, Any] = reports[-1] if reports else {}
     options, defaults = (asdict(each) for each in (config, type(config)()))  # type: ignore
     text = CARD.format(
-        metadata=_metadata(name, license_, facts, validation.get("samples", [])).to_yaml(),
+        metadata=_metadata(config, name, facts, validation.get("samples", [])).to_yaml(),
         name=name,
         model=facts.model,
         usage=facts.usage.replace("{name}", name),
-        training=facts.data[0],
-        held_out=facts.data[1],
+        training=f"{public_name(data.train) if data.train else GENERATED}: {facts.training}",
+        held_out=f"{public_name(data.valid) if data.valid else facts.split}: {facts.held_out}",
         rows=_training(config, path, step),
         command=reproduce(facts.command, options, defaults),
         losses=_losses(validation),
         section=SECTION,
         evaluation=NOT_EVALUATED,
-        limits="\n".join(f"- {limit}" for limit in facts.limits),
+        limits="\n".join(f"- {limit}" for limit in (BIASES, *facts.limits)),
         license=UNKNOWN if license_ == "unknown" else license_,
     )
     atomic_write(run / "model" / "README.md", text)
@@ -120,21 +127,21 @@ def _training(config: RunConfig, path: Path, step: int) -> str:
     return _table(rows)
 
 
-def _metadata(name: str, license_: str, facts: CardFacts, samples: list[str]) -> ModelCardData:
+def _metadata(config: RunConfig, name: str, facts: CardFacts, samples: list[str]) -> ModelCardData:
     """What the hub reads at the beginning of a card."""
     return ModelCardData(
-        license=license_,
+        license=config.train.license,
         library_name="textdiff",
         pipeline_tag=facts.task,
         tags=["textdiff", "diffusion"],
-        datasets=facts.datasets or None,
+        datasets=hub_datasets(config.data.train, config.data.valid) or None,
         model_name=name,
         widget=facts.widget(samples) or None,
     )
 
 
 def add_evaluation(
-    model: str, table: Table, own: Collection[str], command: str, options: Any, task: str
+    model: str, table: Table, own: Collection[str], command: str, options: Any
 ) -> None:
     """Adds an evaluation to a model's card: the table to its text, its own rows to the metadata.
 
@@ -146,13 +153,13 @@ def add_evaluation(
         own: Names of the rows of the model itself.
         command: Command that evaluates, without its options.
         options: The options of the evaluation.
-        task: The hub's name of the task.
     """
     folders = (Path(model) / "model", Path(model))
     path = next((each / "README.md" for each in folders if (each / "README.md").exists()), None)
     if path is None:
         return
     card = ModelCard.load(path)
+    task = card.data.pipeline_tag
     data = public_name(options.data) if options.data else "held-out examples of the training data"
     card.data.eval_results = [
         EvalResult(

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from textdiff.config import RunConfig
 from textdiff.device import matmul_dtype
+from textdiff.progress import ProgressBar
 from textdiff.timing import matmul_rate
 from textdiff.training.batching import MicroBatch
 from textdiff.training.checkpoint import atomic_write, reraise_write_errors
@@ -53,14 +52,8 @@ class Logger:
         self.flops: float | None = None
         if self.main:
             _drop_lines_after(self.path, trainer.step)
-        self.bar = tqdm(
-            total=config.train.steps,
-            initial=trainer.step,
-            disable=not self.main,
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file needs few updates
-        )
+        steps, begun = config.train.steps, trainer.step
+        self.bar = ProgressBar(total=steps, initial=begun, disable=not self.main, unit="step")
         self.tracking = bool(config.train.tracker_names)
         self._track(lambda: self._init_trackers())
 
@@ -101,9 +94,9 @@ class Logger:
         """Logs the losses and the report of a validation."""
         step = self.trainer.step
         shown = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        tqdm.write(f"step {step}: validation {shown}", file=self.bar.fp)
+        ProgressBar.write(f"step {step}: validation {shown}", file=self.bar.fp)
         for line in (*report.messages, *(f"| {sample}" for sample in report.samples)):
-            tqdm.write(f"  {line}", file=self.bar.fp)
+            ProgressBar.write(f"  {line}", file=self.bar.fp)
         metrics = {f"valid/{name}": value for name, value in losses.items()} | report.metrics
         self._write({"step": step, **metrics, "samples": report.samples})
         self.since = time.perf_counter()

@@ -95,6 +95,7 @@ def open_run_dir(config: R, *, resume: bool = False, overwrite: bool = False) ->
         saved = load_run_config(path / "config.yaml", type(config))
         _check_same_run(path / "config.yaml", saved, config)
         _check_steps(path / "state", config)
+        _check_model(path, config)
     return RunDir(path, resume, overwrite, saved)
 
 
@@ -144,6 +145,21 @@ def _check_same_run(path: Path, saved: R, config: R) -> None:
                 change = f"{section}.{name} from {old!r} to {value!r}"
                 way_out = f"leave it out, for the run continues with {path}"
                 raise UserError(f"--resume cannot change {change}: {way_out}")
+
+
+def _check_model(path: Path, config: RunConfig) -> None:
+    """Raises UserError if config.yaml was edited and asks for another network than the trained."""
+    try:
+        trained = json.loads((path / "model" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # not written yet, or damaged: training writes it again
+    asked = json.loads(json.dumps(asdict(config.model)))  # type: ignore[call-overload]
+    for name, value in asked.items():
+        is_size = type(value) in (int, list) and name != "prior_pairs"  # which the text may lower
+        if is_size and (old := trained.get(name, value)) != value:
+            way_out = f"write {old!r} there, or start again with --overwrite"
+            change = f"model.{name} {value!r}, the trained model has {old!r}"
+            raise UserError(f"{path / 'config.yaml'} has {change}: {way_out}")
 
 
 def _check_steps(state: Path, config: RunConfig) -> None:

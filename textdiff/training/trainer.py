@@ -174,8 +174,8 @@ class Trainer(Generic[M]):
         try:
             load_training_state(saved.tensors, self.raw, self.ema, self.optimizers)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{where} is of another model: {reason}") from error
+            _, first, *_ = f"{error}\n{error}".splitlines()  # the first line is a heading
+            raise UserError(f"{where} is of another model: {first.strip()[:300]}") from error
         before = saved.facts.get("fingerprints", {})
         changed = [k for k, value in self.fingerprints.items() if before.get(k, value) != value]
         if changed:
