@@ -23,7 +23,7 @@ from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.text.dataset import Corpus
 
 QUICK = {"n": 20, "scored": 4, "ode": 2, "minutes": 0.005, "reference_minutes": 0.005}
-SHORT = {**QUICK, "steps": 1, "baselines": []}
+SHORT = {**QUICK, "ode": 0, "steps": 1, "baselines": []}
 ROWS = [
     *("held-out text", "training text", "model, 1 steps", "model, 2 steps"),
     *("ar", "bigram", "shuffled"),
