@@ -7,6 +7,7 @@ and Muon updates the matrices of the blocks.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -127,7 +128,9 @@ class Gpu:
     per_machine: int = 8
 
 
-def plan(costs: Costs, gpu: Gpu, processes: int, tokens: float, batch: int, shard: bool) -> dict:
+def plan(
+    costs: Costs, gpu: Gpu, processes: int, tokens: float, batch: int, shard: bool
+) -> dict[str, Any]:
     """Figures of a training on several GPUs.
 
     Args:
@@ -191,14 +194,21 @@ def costs(
     shape = {"width": width, "depth": depth, "heads": max(1, width // 64), "length": length}
     prior = {"prior_pairs": pairs, "self_cond_prob": self_cond}
     of_model = Costs(DiffusionLMConfig(vocab_size=vocab, **shape, **prior))
-    n, _ = of_model.weights
-    flops = of_model.flops(length)
+    report(
+        of_model,
+        tokens,
+        {
+            f"{n} GPU{'s' * (n > 1)}": plan(of_model, gpu, n, tokens, batch, shard)
+            for n in gpus or [1, 8, 64]
+        },
+    )
+
+
+def report(costs: Costs, tokens: float, rows: dict[str, dict[str, Any]]) -> None:
+    """Prints FLOPs and a table of plans."""
+    n, flops = costs.weights[0], costs.flops(costs.config.length)
     print(f"{n / 1e6:.1f} M weights, {flops / 1e6:.0f} MFLOP per token, {flops / n:.1f} per weight")
     print(f"{tokens:.3g} tokens: {flops * tokens:.3g} FLOP")
-    rows = {
-        f"{each} GPU{'s' * (each > 1)}": plan(of_model, gpu, each, tokens, batch, shard)
-        for each in gpus or [1, 8, 64]
-    }
     print(*table_lines(rows), sep="\n")
 
 

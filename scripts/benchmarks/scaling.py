@@ -10,12 +10,14 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.costs import Costs
-from benchmarks.scaling_point import Measured, Point
+from benchmarks.scaling_point import Measured, Point, measure
 from tqdm import tqdm
 
 from textdiff.cli.parser import fail
@@ -35,9 +37,8 @@ SWEEPS: dict[str, list[Point]] = {
 }
 OTHERS = [
     PLAIN,
-    replace(PLAIN, length=2048, batch=1),
+    replace(PLAIN, length=1024, batch=1),
     replace(PLAIN, vocab=8192),
-    replace(PLAIN, processes=2),
     replace(BASE, vocab=8192),
     replace(BASE, self_cond=1.0),
 ]
@@ -93,21 +94,34 @@ def scaling(seconds: float = 1.0, out: str = "runs/scaling") -> None:
 
 def run_point(point: Point, seconds: float) -> Measured:
     """Measures a point in new processes."""
-    program = str(Path(__file__).with_name("scaling_point.py"))
+    return launched(point, seconds) if point.processes > 1 else forked(point, seconds)
+
+
+def forked(point: Point, seconds: float) -> Measured:
+    """Measures a point in a new process, forked where possible from one that imported torch."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context: Any = get_context("spawn" if os.name == "nt" else "forkserver")
+    if os.name != "nt":
+        context.set_forkserver_preload(["__main__", "benchmarks.scaling_point"])
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(measure, point, seconds).result()
+
+
+def launched(point: Point, seconds: float) -> Measured:
+    """Measures a point on several processes."""
+    program, root = Path(__file__).with_name("scaling_point.py"), Path(__file__).parents[2]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    several = [*launcher, str(point.processes), "--"] if point.processes > 1 else []
     given = json.dumps({"point": asdict(point), "seconds": seconds})
-    root = Path(__file__).parents[2]
     paths = os.pathsep.join([str(root), str(root / "scripts")])
     done = subprocess.run(
-        [sys.executable, *several, program, given],
+        [sys.executable, *launcher, str(point.processes), "--", str(program), given],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
         capture_output=True,
         encoding="utf-8",
         check=False,
     )
     if done.returncode:
-        fail(f"the point {name_of(point)} failed: {done.stderr.strip().splitlines()[-1]}")
+        fail(f"the point {name_of(point)} failed: {done.stderr.strip()[-300:]}")
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
