@@ -194,14 +194,8 @@ def costs(
     shape = {"width": width, "depth": depth, "heads": max(1, width // 64), "length": length}
     prior = {"prior_pairs": pairs, "self_cond_prob": self_cond}
     of_model = Costs(DiffusionLMConfig(vocab_size=vocab, **shape, **prior))
-    report(
-        of_model,
-        tokens,
-        {
-            f"{n} GPU{'s' * (n > 1)}": plan(of_model, gpu, n, tokens, batch, shard)
-            for n in gpus or [1, 8, 64]
-        },
-    )
+    rows = {f"{n} GPUs": plan(of_model, gpu, n, tokens, batch, shard) for n in gpus or [1, 8, 64]}
+    report(of_model, tokens, rows)
 
 
 def report(costs: Costs, tokens: float, rows: dict[str, dict[str, Any]]) -> None:
