@@ -1,4 +1,4 @@
-"""Benchmarks: `python scripts/benchmark.py text`, `image`, `quality` and `inpainting`.
+"""Benchmarks: `python scripts/benchmark.py text`, `image`, `quality`, `inpainting`, `scaling`.
 
 text: The denoiser beside a BERT encoder of the same size, in the shape of Diffusion-LM
 (arXiv:2205.14217), built from transformers. image: The U-Net beside UNet2DModel of diffusers of the
@@ -12,6 +12,8 @@ quality: Minutes of training to given bounds, beside Diffusion-LM's recipe and a
 model (benchmarks/quality.py).
 
 inpainting: Exact conditioning beside replacement (benchmarks/inpainting.py).
+
+scaling: Speed and memory of training by length, batch, width and processes (benchmarks/scaling.py).
 """
 
 import json
@@ -27,6 +29,7 @@ from benchmarks.comparison import Setting, compare, matmul_rates
 from benchmarks.denoisers import LENGTH
 from benchmarks.inpainting import inpainting
 from benchmarks.quality import quality
+from benchmarks.scaling import scaling
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
@@ -233,4 +236,5 @@ def with_flag_values(arguments: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     commands = {"text": text, "image": image, "quality": quality, "inpainting": inpainting}
+    commands["scaling"] = scaling
     run_script(commands, args=with_flag_values(sys.argv[1:]))

@@ -142,9 +142,9 @@ def step_megabytes(setting: Setting, name: str) -> float:
 
 
 def _resident_growth(setting: Setting, name: str) -> float:
-    before = _peak_megabytes()
+    before = peak_megabytes()
     _train_briefly(setting, name)
-    return _peak_megabytes() - before
+    return peak_megabytes() - before
 
 
 def _train_briefly(setting: Setting, name: str) -> None:
@@ -153,7 +153,7 @@ def _train_briefly(setting: Setting, name: str) -> None:
         workload.step()
 
 
-def _peak_megabytes() -> float:
+def peak_megabytes() -> float:
     """Peak memory of this process. On Linux, getrusage would include that of the parent process."""
     status = Path("/proc/self/status")
     if status.exists():

@@ -24,7 +24,11 @@ LAUNCH = [
 
 @pytest.mark.skipif(os.name == "nt", reason="torchrun was never tried on Windows")
 @pytest.mark.parametrize(
-    ("optimizer", "lr", "tolerance"), [("adamw", "1e-3", 1e-5), ("muon", "1e-4", 1e-6)]
+    ("optimizer", "lr", "tolerance"),
+    [
+        pytest.param("adamw", "1e-3", 1e-5, marks=pytest.mark.slow),  # also in test_sharding
+        ("muon", "1e-4", 1e-6),
+    ],
 )
 def test_two_processes_train_the_same_model(
     tmp_path: Path, optimizer: str, lr: str, tolerance: float
@@ -60,7 +64,10 @@ def test_signal_stops_run_with_checkpoint(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="written for a POSIX shell")
-@pytest.mark.parametrize("closing", ["2>&1 | head -c 50", "> /dev/null 2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    "closing",
+    ["2>&1 | head -c 50", pytest.param("> /dev/null 2>&-", marks=pytest.mark.slow), ">&- 2>&-"],
+)
 def test_run_continues_without_reader(tmp_path: Path, closing: str) -> None:
     run, steps = tmp_path / "run", "--train.steps 3 --train.valid_every 1"
     command = shlex.join([*TRAIN_SCRIPT, "--run", str(run), *TINY, *steps.split()])

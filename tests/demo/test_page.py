@@ -18,6 +18,7 @@ from gradio_client import Client
 from textdiff.config import TrainConfig, UserError
 from textdiff.demo import default_model, page
 from textdiff.demo.frames import CONCURRENT, Frame, connect, new_frames
+from textdiff.text import grammar
 from textdiff.text.config import DataConfig, ModelConfig, TextConfig
 from textdiff.text.train import train
 from textdiff.training.run_dir import steps_done
@@ -155,9 +156,10 @@ def test_command_line_does_not_import_gradio():
 def test_unfinished_default_model_is_trained_on(tmp_path, monkeypatch):
     """A run that was interrupted is continued, and a finished one is used as it is."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.txt").write_text("\n".join(grammar.corpus(100)), encoding="utf-8")
     begun = TextConfig(
         run="runs/demo",
-        data=DataConfig(length=16),
+        data=DataConfig(train="my.txt", length=16),
         model=ModelConfig(width=8, depth=1, heads=1, embed_dim=8),
         train=TrainConfig(steps=4, batch_size=8, save_every=2, warmup=1),
     )

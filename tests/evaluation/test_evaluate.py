@@ -22,8 +22,8 @@ from textdiff.evaluation.report import report_lines
 from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.text.dataset import Corpus
 
-QUICK = {"n": 20, "scored": 4, "ode": 2, "minutes": 0.02, "reference_minutes": 0.02}
-SHORT = {**QUICK, "steps": 1, "baselines": []}
+QUICK = {"n": 20, "scored": 4, "ode": 2, "minutes": 0.005, "reference_minutes": 0.005}
+SHORT = {**QUICK, "ode": 0, "steps": 1, "baselines": []}
 ROWS = [
     *("held-out text", "training text", "model, 1 steps", "model, 2 steps"),
     *("ar", "bigram", "shuffled"),
@@ -141,7 +141,7 @@ def test_baselines_of_another_model_are_refused(run: str, tmp_path: Path) -> Non
     evaluate(run, options)
     for change in (("length: 24", "length: 20"), ("optimizer: muon", "optimizer: adamw")):
         other = change_config(run, tmp_path / "other", change)
-        with pytest.raises(UserError, match=r"reference-1s was trained for another model.* --out"):
+        with pytest.raises(UserError, match=r"reference-0s was trained for another model.* --out"):
             evaluate(other, options)
 
 

@@ -3,12 +3,11 @@
 import json
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from homework import SECTIONS
+from homework import SECTIONS, homework
 from report_sections.formulas import mathml, on_page_content, prose
 from report_sections.page import command, page
 from report_sections.section import Section
@@ -16,16 +15,10 @@ from report_sections.section import Section
 ROOT = Path(__file__).parents[2]
 
 
-def homework(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/homework.py", "--out", str(out), *options]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, check=False)
-
-
 def test_sections_are_made_one_by_one(tmp_path):
     """The page needs no other file and keeps the sections that were made before."""
     for name in ("moments", "bound"):
-        done = homework(tmp_path, "--only", name)
-        assert done.returncode == 0, done.stderr
+        homework(str(tmp_path), name)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     numbers = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [*numbers] == ["moments", "bound"]
@@ -39,10 +32,11 @@ def test_sections_are_made_one_by_one(tmp_path):
     assert str(tmp_path) not in page
 
 
-def test_unknown_section_is_refused_by_name(tmp_path):
-    done = homework(tmp_path, "--only", "nothing")
-    assert done.returncode == 2
-    assert "--only must be of forward, moments" in done.stderr.splitlines()[-1]
+def test_unknown_section_is_refused_by_name(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        homework(str(tmp_path), "nothing")
+    assert exit_.value.code == 2
+    assert "--only must be of forward, moments" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_missing_library_names_the_extra(monkeypatch, capsys):

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 # Fast tests of the other parts: test_sources, test_checkpoint, test_cli, test_trainer.
-FAST = ("hostile", "checkpoints")
+FAST = ("hostile",)
 SLOW = (
+    "checkpoints",
     "corpora",
     "images",
     "folder",

@@ -1,7 +1,7 @@
 """Tiny trainings for test_sharding.py, which calls them on one process and runs this file on two.
 
 `torchrun --nproc_per_node 2 -- tests/training/sharded_runs.py FOLDER` writes checkpoints and, for
-each process, facts-N.json. Its last run kills itself.
+each process, facts-N.json. With `killed` after it, there is only a run that kills itself.
 """
 
 import json
@@ -180,15 +180,24 @@ def die_after(checkpoint: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def killed_run(folder: Path, rank: int) -> None:
+    """A run whose second process kills itself."""
+    if rank == 1:
+        watch = [folder / "killed" / "state" / "step-00000002"]
+        threading.Thread(target=die_after, args=watch, daemon=True).start()
+    main(command(folder, "killed"))
+
+
+def all_runs(folder: Path, rank: int) -> None:
+    """All other runs."""
+    found = dict(float32_runs(folder))
+    main(command(folder, "whole"))
+    AcceleratorState._reset_state()
+    found |= dict(bf16_runs(folder))
+    (folder / f"facts-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    home, rank = Path(sys.argv[1]), int(os.environ["RANK"])
-    found = dict(float32_runs(home))
-    main(command(home, "whole"))
-    AcceleratorState._reset_state()
-    found |= dict(bf16_runs(home))
-    (home / f"facts-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
-    if rank == 1:
-        watch = [home / "killed" / "state" / "step-00000002"]
-        threading.Thread(target=die_after, args=watch, daemon=True).start()
-    main(command(home, "killed"))
+    runs = killed_run if "killed" in sys.argv[2:] else all_runs
+    runs(Path(sys.argv[1]), int(os.environ["RANK"]))

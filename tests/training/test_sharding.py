@@ -48,8 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         trained(kind, home / f"{kind}-moved", Accelerator(cpu=True), False, n=1)
     AcceleratorState._reset_state(True)
     done = launched("tests/training/sharded_runs.py", str(home))
-    assert (home / "facts-1.json").exists(), done.stderr
-    assert "SIGKILL" in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
     return home
 
 
@@ -144,7 +143,10 @@ def test_repeated_sharded_steps_give_the_same_bytes(folder, kind):
     assert contents(folder / f"{kind}-interrupted") == contents(folder / f"{kind}-sharded")
 
 
+@pytest.mark.slow
 def test_killed_sharded_run_ends_with_same_bytes(folder):
+    done = launched("tests/training/sharded_runs.py", str(folder), "killed")
+    assert "SIGKILL" in done.stderr, done.stderr
     home, whole = folder / "killed", contents(folder / "whole")
     assert checkpoint.list_checkpoints(home / "state")[-1].name < "step-00000006"
     done = launched("scripts/train_text.py", *command(folder, "killed")[1:], "--resume")
