@@ -81,9 +81,7 @@ def new_model(tokenizer: Tokenizer, corpus: Corpus) -> Callable[..., DiffusionLM
     def new(**options: object) -> DiffusionLM:
         contexts = int(str(options.get("prior_contexts", 20)))
         pairs = pair_statistics(corpus, tokenizer.get_vocab_size(), contexts=contexts)
-        settings = {"embed_dim": 16, "width": 32, "depth": 1, "heads": 2} | options
-        sizes = {"prior_pairs": len(pairs.values), "prior_contexts": len(pairs.context_last)}
-        settings |= sizes
+        settings = {"embed_dim": 16, "width": 32, "depth": 1, "heads": 2} | options | pairs.sizes
         vocab_size = tokenizer.get_vocab_size()
         with torch.random.fork_rng():
             torch.manual_seed(0)

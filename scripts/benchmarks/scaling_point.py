@@ -24,8 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from textdiff.config import TrainConfig
 from textdiff.memory import keep_freed_memory
 from textdiff.text.dataset import Corpus
-from textdiff.text.markov_prior import PairStatistics, pair_statistics
+from textdiff.text.markov_prior import PairStatistics
 from textdiff.text.model import DiffusionLM, DiffusionLMConfig
+from textdiff.text.pair_counts import pair_statistics
 from textdiff.timing import timed
 from textdiff.training.batching import MicroBatch
 from textdiff.training.trainer import Trainer

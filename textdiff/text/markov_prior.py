@@ -84,6 +84,11 @@ class PairStatistics(NamedTuple):
     context_last: Int[Tensor, " k"]
     context_weight: Float[Tensor, " k"]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Options of a model that has room for them."""
+        return {"prior_pairs": len(self.values), "prior_contexts": len(self.context_last)}
+
 
 class MarkovPrior(nn.Module):
     """The statistics of words and contexts as buffers, and the Markov chain that they make.

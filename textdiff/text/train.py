@@ -116,8 +116,7 @@ def build_model(config: TextConfig, tokenizer: Tokenizer, corpus: Corpus) -> Tex
     if config.model.has_markov_prior:
         most = {"most": config.model.prior_pairs, "contexts": config.model.prior_contexts}
         pairs = pair_statistics(corpus, vocab_size, ends=not config.data.pack, **most)
-        options |= {"prior_pairs": len(pairs.values)}
-        options |= {"prior_contexts": len(pairs.context_last)}
+        options |= pairs.sizes
     model = DiffusionLM(DiffusionLMConfig(**options))
     model.generation_config = DiffusionGenerationConfig.of_tokenizer(tokenizer)
     tokens = np.zeros(model.config.vocab_size, np.int64)
