@@ -9,14 +9,17 @@ from tokenizers import Tokenizer
 
 from textdiff import TextDiffusion
 from textdiff.config import SamplingConfig, UserError
+from textdiff.prng import sample_keys
 from textdiff.sampling import collect
 from textdiff.text import grammar
+from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DataConfig, ModelConfig, TextConfig
 from textdiff.text.dataset import Corpus, collate
 from textdiff.text.functional import source_words
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import joined
 from textdiff.text.sampling import generate
+from textdiff.text.sequence_likelihood import sequence_nats
 from textdiff.text.sources import open_texts
 from textdiff.text.special_tokens import SEPARATOR
 from textdiff.text.targets import target_request
@@ -185,6 +188,20 @@ def test_targets_do_not_depend_on_other_sources(translator, separated):
     assert alone == first[:2]
 
 
+def test_likelihood_of_targets_is_given_sources(pipe):
+    """It is the bound of the evaluation of pairs, and counts the target's tokens alone."""
+    found = pipe.log_likelihood(TARGETS[:2], source=SOURCES[:2], draws=8, seed=3)
+    tokenizer, separator = pipe.tokenizer, pipe.model.config.separator
+    assert found.tokens == [len(encode(tokenizer, text)) for text in TARGETS[:2]]
+    pairs = zip(SOURCES, TARGETS, strict=True)
+    first = [[*encode(tokenizer, a), separator, *encode(tokenizer, b)] for a, b in pairs][:2]
+    keys = sample_keys(3, 1 if isinstance(pipe.model, Autoregressive) else 4)
+    each = [sequence_nats(pipe.model, first, key, 2) for key in keys]
+    assert found.nats == pytest.approx(torch.stack(each).mean(0).tolist())
+    swapped = pipe.log_likelihood(TARGETS[:2], source=SOURCES[1::-1], draws=8, seed=3)
+    assert swapped.nats != pytest.approx(found.nats)
+
+
 def test_outputs_are_targets_alone(pipe):
     found = pipe.generate(SOURCES[:2], n=2, steps=2)
     assert len(found.texts) == 4
@@ -206,7 +223,9 @@ def test_outputs_are_targets_alone(pipe):
         (lambda pipe: pipe.generate("the", mbr=2, rank=2), "mbr must be left out with rank"),
         (lambda pipe: pipe.generate(["the", "king " * 19]), r"^source \(number 2\): the source"),
         (lambda pipe: pipe.stream.generate("the", mbr=2), "mbr must be left out of stream"),
-        (lambda pipe: pipe.log_likelihood("the king"), "needs a model without sources"),
+        (lambda pipe: pipe.log_likelihood("the king"), "give source"),
+        (lambda pipe: pipe.log_likelihood("a", source=["a", "b"]), "source must be 1 texts, got 2"),
+        (lambda pipe: pipe.log_likelihood("king " * 11, source="king " * 9), "1 to 10 tokens"),
         (lambda pipe: pipe.sample(2), "use textdiff generate"),
         (lambda pipe: pipe.rewrite("the king"), "use textdiff generate"),
         (lambda pipe: pipe.rewrite(["the", "king"]), "^this model generates targets"),

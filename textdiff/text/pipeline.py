@@ -1,10 +1,9 @@
 """Text from text: a trained model and its tasks in Python, as results or step by step."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
-from textdiff.config import UserError
+from textdiff.config import UserError, check
 from textdiff.hub import HubMixin
 from textdiff.sampling import collect
 from textdiff.text.hub import load_model
@@ -76,7 +75,12 @@ class TextDiffusion(HubMixin, TextTasks[TextOutput]):
         return task.output(collect(batches))
 
     def log_likelihood(
-        self, texts: str | Sequence[str], *, draws: int = 64, seed: int = 0
+        self,
+        texts: str | Sequence[str],
+        *,
+        source: str | Sequence[str] | None = None,
+        draws: int = 64,
+        seed: int = 0,
     ) -> TextLikelihood:
         """-log p of each text and of its length in nats: exact, or an upper bound.
 
@@ -84,18 +88,25 @@ class TextDiffusion(HubMixin, TextTasks[TextOutput]):
         (arXiv:2006.11239, eq. 5), estimated without bias from random draws.
 
         Args:
+            source: Source of each text, for a model that generates targets from sources.
             draws: Noise levels drawn for each text. Four times as many halve the standard error.
             seed: Seed of the draws.
 
         Raises:
-            UserError: If a text is empty or longer than the model's sequences, or the model has
-                sources.
+            UserError: If a text is empty or longer than the model's sequences, or a source is
+                missing or too much.
 
         Examples:
             >>> pipe = TextDiffusion.from_pretrained("runs/text")
             >>> pipe.log_likelihood(["the king sees a dog .", "a dog ."], draws=4).tokens
             [6, 3]
         """
-        encoded = partial(encode_whole, self.model, self.tokenizer)
-        found = for_each(checked_texts(texts, "texts"), encoded, "texts")
-        return text_likelihood(self.model, found, draws, seed)
+        given = checked_texts(texts, "texts")
+        sources = [None] * len(given) if source is None else checked_texts(source, "source")
+        check(len(sources) == len(given), "source", f"{len(given)} texts", len(sources))
+        pairs = iter(sources)
+
+        def encoded(text: str) -> list[int]:
+            return encode_whole(self.model, self.tokenizer, text, next(pairs))
+
+        return text_likelihood(self.model, for_each(given, encoded, "texts"), draws, seed)

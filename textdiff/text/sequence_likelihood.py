@@ -15,6 +15,7 @@ from textdiff.sampling import sampling_precision
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.likelihood import negative_elbo
 from textdiff.text.requests import TextModel
+from textdiff.text.targets import need_sources
 from textdiff.text.tokenizer import encode
 
 ROWS = 64  # sequences computed together; fixed, so that no score depends on an option
@@ -29,7 +30,7 @@ class TextLikelihood:
     Args:
         nats: Nats of each text: the exact value, or an unbiased estimate of an upper bound.
         errors: Standard error of each estimate in nats. It is 0 if the value is exact.
-        tokens: Number of tokens of each text.
+        tokens: Number of tokens of each text, without those of its source.
     """
 
     nats: list[float]
@@ -37,13 +38,24 @@ class TextLikelihood:
     tokens: list[int]
 
 
-def encode_whole(model: TextModel, tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of a text. Raises UserError if the model has sources or no room for them."""
-    if model.config.has_sources:
-        raise UserError("the likelihood of a text needs a model without sources")
+def encode_whole(
+    model: TextModel, tokenizer: Tokenizer, text: str, source: str | None = None
+) -> list[int]:
+    """Tokens of a text, after its source if the model has sources.
+
+    Raises:
+        UserError: If the model has no room for them, or the source is missing or too much.
+    """
+    if model.config.has_sources and source is None:
+        raise UserError("a target of this model has a likelihood given its source: give source")
+    given: list[int] = []
+    if source is not None:
+        need_sources(model)
+        given = [*encode(tokenizer, source), model.config.separator]
     ids, longest = encode(tokenizer, text), model.config.length
-    check(1 <= len(ids) <= longest, "the text", f"1 to {longest} tokens for this model", len(ids))
-    return ids
+    room = f"1 to {longest - len(given)} tokens for this model"
+    check(1 <= len(ids) <= longest - len(given), "the text", room, len(ids))
+    return given + ids
 
 
 def text_likelihood(
@@ -62,7 +74,13 @@ def text_likelihood(
     keys = sample_keys(seed, 1 if exact else KEYS)
     nats = torch.stack([sequence_nats(model, sequences, key, draws // KEYS) for key in keys])
     errors = nats.new_zeros(len(sequences)) if exact else nats.std(0) / KEYS**0.5
-    return TextLikelihood(nats.mean(0).tolist(), errors.tolist(), [*map(len, sequences)])
+    sizes = [_coded(ids, model.config.separator) for ids in sequences]
+    return TextLikelihood(nats.mean(0).tolist(), errors.tolist(), sizes)
+
+
+def _coded(ids: list[int], separator: int) -> int:
+    """Number of tokens after the source."""
+    return len(ids) - ids.index(separator) - 1 if separator in ids else len(ids)
 
 
 @torch.no_grad()
