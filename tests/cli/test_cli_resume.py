@@ -1,5 +1,6 @@
 """Resuming of runs from the command line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ def test_edited_size_of_the_model_is_named(
     path.write_text(text.replace("  width: 32", "  width: 64"), encoding="utf-8")
     line = refusal(capsys, "train", "--run", str(copied), "--resume")
     assert f"{path} has model.width 64, the trained model has 32: write 32 there" in line
+
+
+def test_text_with_few_pairs_can_be_resumed(tmp_path: Path) -> None:
+    """It has fewer pairs and contexts than the options allow."""
+    text, folder = tmp_path / "my.txt", tmp_path / "run"
+    text.write_text("a dog barks .\nthe dog sleeps .\n" * 60, encoding="utf-8")
+    small = ["--data.train", str(text), "--run", str(folder), *TINY, "--model.objective", "ce"]
+    main(["train", *small, "--train.steps", "2"])
+    config = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
+    assert 0 < config["prior_contexts"] < 2000
+    main(["train", "--run", str(folder), "--resume", "--train.steps", "3"])
+    assert logged_steps(folder)[-1] == 3
 
 
 def test_resume_takes_saved_options_then_given_ones(copied: Path) -> None:

@@ -70,7 +70,11 @@ def generate(options: Namespace) -> None:
 
     if options.source_file is None:
         return do(_typed(options.source))
-    lines = Path(options.source_file).read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = Path(options.source_file).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{options.source_file} is not UTF-8 text: {reason}") from error
     naming_lines(dict(enumerate(lines, 1)), do)
 
 

@@ -73,7 +73,8 @@ class MarkovChain:
     def log_prob(self, words: Words, mask: Mask) -> Float[Tensor, " b"]:
         """log start(w_1) P(w_1, w_2) ... end(w_L), without the normalization over words."""
         if self.transitions.contexts:
-            v = len(self.start) - len(self.transitions.contexts.last)
+            # the recursion with known words adds up all states that they may have
+            v = self.transitions.vocab_size
             certain = [F.one_hot(word, v).T.to(self.start) for word in words.unbind(1)]
             return self._log_normalizer(self._forward(self._of_states(certain))[1], mask)
         pairs = self.transitions.lookup(words[:, :-1], words[:, 1:]).log().where(mask[:, 1:], 0)

@@ -92,20 +92,24 @@ class Transitions:
         entries = self.after[order], self.before[order], self.values[order]
         return _sparse_rows(*entries, len(self.backoff))
 
+    @property
+    def vocab_size(self) -> int:
+        """Number of the states that are words."""
+        return len(self.backoff) - (len(self.contexts.last) if self.contexts else 0)
+
     @cached_property
-    def _by_last(self) -> tuple[SparseRows, SparseRows]:
-        """Sums over the contexts of each word, weighted and not."""
+    def _by_last(self) -> SparseRows:
+        """The contexts with each last word, and their weights."""
         assert self.contexts
         last, weight = self.contexts
-        words, order = len(self.backoff) - len(last), last.argsort(stable=True)
-        rows = _sparse_rows(last[order], order.to(last.dtype), weight[order], words)
-        return rows, rows._replace(values=torch.ones_like(weight))
+        order = last.argsort(stable=True)
+        return _sparse_rows(last[order], order.to(last.dtype), weight[order], self.vocab_size)
 
     def forward(self, columns: Columns) -> Columns:
         """P^T x: probabilities of the states to those of their successors."""
         if self.contexts:
             words, contexts = self._split(columns)
-            columns = torch.cat([words + self._by_last[0] @ contexts, contexts])
+            columns = torch.cat([words + self._by_last @ contexts, contexts])
         backoff = self.backoff_weight @ columns
         return torch.addr(self._by_after @ columns, self.backoff, backoff)
 
@@ -134,16 +138,18 @@ class Transitions:
         if not self.contexts:
             return columns
         words, contexts = self._split(columns)
-        return words + self._by_last[1] @ contexts
+        ones = torch.ones_like(self._by_last.values)
+        return words + self._by_last._replace(values=ones) @ contexts
 
     def _split(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers of the states that are words, and of those that are contexts."""
-        assert self.contexts
-        words = len(self.backoff) - len(self.contexts.last)
-        return columns[:words], columns[words:]
+        return columns[: self.vocab_size], columns[self.vocab_size :]
 
     def lookup(self, before: Int[Tensor, "*n"], after: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """S(before, after) + backoff_weight(before) backoff(after) of given pairs of states."""
+        """S(before, after) + backoff_weight(before) backoff(after) of given pairs of states.
+
+        From words this is P. From contexts the share of the last word is not in it.
+        """
         backoff = self.backoff_weight[before] * self.backoff[after]
         if not len(self.values):
             return backoff
@@ -159,13 +165,13 @@ class Transitions:
         contexts = self.contexts
         if contexts:
             last, weight = contexts
-            of_context = self.before >= len(self.backoff) - len(last)
-            number = self.before[of_context] - (len(self.backoff) - len(last))
+            of_context = self.before >= self.vocab_size
+            number = self.before[of_context] - self.vocab_size
             from_last = self.lookup(last[number].long(), self.after[of_context].long())
             rest[of_context] = weight[number] * from_last
             contexts = Contexts(last, weight**exponent)
         values = (self.values + rest) ** exponent - rest**exponent
-        # 0 to the power 0.5 is 0, so contexts keep a backoff weight of 0
+        # contexts keep a backoff weight of 0, for exponents are positive
         rank_one = self.backoff_weight**exponent, self.backoff**exponent
         return Transitions(self.before, self.after, values, *rank_one, contexts)
 

@@ -1,9 +1,9 @@
 """Counts of neighbouring words in a text, smoothed for a Markov prior.
 
 Interpolated absolute discounting: each count is lowered by a discount, and the rest of the
-probability goes to the shorter context. The discount n1 / (n1 + 2 n2) is the best one for the text
-without the words themselves (Ney, Essen & Kneser, 1994); n1 and n2 are the numbers of entries that
-occur once and twice.
+probability goes to the shorter context. The discount n1 / (n1 + 2 n2) maximizes the likelihood of
+each word when that word itself is left out of the counts (Ney, Essen & Kneser, 1994); n1 and n2 are
+the numbers of entries that occur once and twice.
 """
 
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def pair_statistics(
     seen_end = pairs.mass(pairs.word == boundary, size)[:-1]
     weight = 1 - pairs.mass(kept, size)[:-1] - seen_end
     end = seen_end + weight * backoff[-1]
-    last, rest = chosen % size, 1 - longer.mass(longer.word >= 0, k)
+    last, rest = chosen % size, 1 - np.bincount(longer.context, longer.value, k)
     longer_end = longer.mass(longer.word == boundary, k) + rest * end[last]
     entries, values = _entries(pairs, kept, longer, boundary, chosen)
     return PairStatistics(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from textdiff.arguments import checked_arguments
 from textdiff.config import UserError, check
 from textdiff.hub import HubMixin
 from textdiff.sampling import collect
@@ -48,6 +49,7 @@ class TextDiffusion(HubMixin, TextTasks[TextOutput]):
     """
 
     @classmethod
+    @checked_arguments()
     def from_pretrained(
         cls, name: str, *, revision: str | None = None, token: str | None = None
     ) -> "TextDiffusion":
@@ -74,6 +76,7 @@ class TextDiffusion(HubMixin, TextTasks[TextOutput]):
         batches = generate(self.model, self.tokenizer, task.request, task.sampling)
         return task.output(collect(batches))
 
+    @checked_arguments()
     def log_likelihood(
         self,
         texts: str | Sequence[str],
@@ -104,9 +107,10 @@ class TextDiffusion(HubMixin, TextTasks[TextOutput]):
         given = checked_texts(texts, "texts")
         sources = [None] * len(given) if source is None else checked_texts(source, "source")
         check(len(sources) == len(given), "source", f"{len(given)} texts", len(sources))
-        pairs = iter(sources)
+        check(0 <= seed < 2**63, "seed", "between 0 and 2^63 - 1", seed)
 
-        def encoded(text: str) -> list[int]:
-            return encode_whole(self.model, self.tokenizer, text, next(pairs))
+        def encoded(pair: tuple[str, str | None]) -> list[int]:
+            return encode_whole(self.model, self.tokenizer, *pair)
 
-        return text_likelihood(self.model, for_each(given, encoded, "texts"), draws, seed)
+        pairs = zip(given, sources, strict=True)
+        return text_likelihood(self.model, for_each(pairs, encoded, "texts"), draws, seed)

@@ -155,7 +155,8 @@ def _check_model(path: Path, config: RunConfig) -> None:
         return  # not written yet, or damaged: training writes it again
     asked = json.loads(json.dumps(asdict(config.model)))  # type: ignore[call-overload]
     for name, value in asked.items():
-        is_size = type(value) in (int, list) and name != "prior_pairs"  # which the text may lower
+        # the text may have fewer pairs and contexts for the prior than asked for
+        is_size = type(value) in (int, list) and not name.startswith("prior_")
         if is_size and (old := trained.get(name, value)) != value:
             way_out = f"write {old!r} there, or start again with --overwrite"
             change = f"model.{name} {value!r}, the trained model has {old!r}"

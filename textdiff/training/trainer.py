@@ -171,16 +171,16 @@ class Trainer(Generic[M]):
         if saved.facts["optimizer"] != self.config.optimizer:
             trained = f"--train.optimizer {saved.facts['optimizer']}"
             raise UserError(f"{where} was trained with {trained}")
-        try:
-            load_training_state(saved.tensors, self.raw, self.ema, self.optimizers)
-        except RuntimeError as error:
-            _, first, *_ = f"{error}\n{error}".splitlines()  # the first line is a heading
-            raise UserError(f"{where} is of another model: {first.strip()[:300]}") from error
         before = saved.facts.get("fingerprints", {})
         changed = [k for k, value in self.fingerprints.items() if before.get(k, value) != value]
         if changed:
             way_out = "restore the old data, or start again"
             raise UserError(f"{' and '.join(changed)} changed since {where} was written: {way_out}")
+        try:
+            load_training_state(saved.tensors, self.raw, self.ema, self.optimizers)
+        except RuntimeError as error:
+            _, first, *_ = f"{error}\n{error}".splitlines()  # the first line is a heading
+            raise UserError(f"{where} is of another model: {first.strip()[:300]}") from error
         self.step, self.skipped = saved.facts["step"], saved.facts.get("skipped", 0)
         log.info("resuming from step %d", self.step)
 
