@@ -93,7 +93,7 @@ def test_typed_gaps_are_kept_and_filled(pipe):
 
 def test_gaps_of_the_page_are_those_of_infill(pipe):
     """Also the given words, as they are written."""
-    options = {"n": 4, "seed": 3, "steps": 3}
+    options = {"n": 4, "seed": 0, "steps": 3}
     *_, last = infill_frames(pipe, TEXT.upper(), [1, 2], True, 5, options)
     masks = TEXT.split()
     masks[1:3] = [ANY_NUMBER]

@@ -97,7 +97,6 @@ def test_rows_are_references_model_and_baseline(evaluated: Evaluated) -> None:
     assert evaluated.lines[-1].startswith("chrf: nrefs:3|case:lc")
     assert table["ar"]["nats_per_token"] == table["ar, greedy"]["nats_per_token"]
     assert [table[name]["evaluations"] for name in ROWS[1:3]] == [2, 4]
-    assert table["model, 1 steps"]["length_std"] > 0  # the sources have the same length
 
 
 def test_references_have_their_own_errors(evaluated: Evaluated) -> None:
