@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-# Fast tests of the other parts: test_sources, test_checkpoint, test_cli, test_trainer.
-FAST = ("hostile",)
-SLOW = (
+# Fast tests of the parts: test_sources, test_checkpoint, test_cli, test_trainer.
+PARTS = (
+    "hostile",
     "checkpoints",
     "corpora",
     "images",
@@ -20,10 +20,10 @@ SLOW = (
     "samples",
     "resume",
 )
-PARTS = (*FAST, *(pytest.param(part, marks=pytest.mark.slow) for part in SLOW))
 SIZES = {"runs_killed": 1, "flips": 30, "saves": 2, "signals": 2, "samples": 16}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 @pytest.mark.parametrize("part", PARTS)
 def test_every_claim_holds(part: str) -> None:
