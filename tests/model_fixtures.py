@@ -78,9 +78,9 @@ def new_model(tokenizer: Tokenizer, corpus: Corpus) -> Callable[..., DiffusionLM
     The weights are the same at every call.
     """
 
-    def new(**options: object) -> DiffusionLM:
-        contexts = int(str(options.get("prior_contexts", 20)))
-        pairs = pair_statistics(corpus, tokenizer.get_vocab_size(), contexts=contexts)
+    def new(*, ends: bool = True, prior_contexts: int = 20, **options: object) -> DiffusionLM:
+        counted = {"ends": ends, "contexts": prior_contexts}
+        pairs = pair_statistics(corpus, tokenizer.get_vocab_size(), **counted)
         settings = {"embed_dim": 16, "width": 32, "depth": 1, "heads": 2} | options | pairs.sizes
         vocab_size = tokenizer.get_vocab_size()
         with torch.random.fork_rng():

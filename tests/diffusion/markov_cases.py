@@ -1,7 +1,7 @@
 """Small Markov chains, all their sentences, and the posteriors by enumeration."""
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 
 import torch
 from tensors import double, draws, seeded
@@ -26,28 +26,33 @@ MASK = torch.arange(L) < torch.tensor([L, 3, 1, 4]).unsqueeze(1)
 LEVELS = torch.linspace(-3, 3, MASK.numel(), dtype=torch.float64).view_as(MASK)
 
 
-# a chain with contexts: after these two words, LATER + WEIGHT TABLE[second word]
-PAIRS = [(0, 1), (1, 1), (2, 3)]
-LATER = double([0.1, 0.0, 0.2, 0.3], [0.0, 0.4, 0.0, 0.1], [0.2, 0.1, 0.0, 0.0])
-WEIGHT = double(0.3, 0.5, 0.0)
+# a chain with contexts: after these words, LATER + WEIGHT times what comes without the first word
+CONTEXTS = [(0, 1), (1, 1), (2, 3), (0, 1, 1)]
+STATES = [*[(word,) for word in range(V)], *CONTEXTS]
+LATER = double(
+    [0.1, 0.0, 0.2, 0.3], [0.0, 0.4, 0.0, 0.1], [0.2, 0.1, 0.0, 0.0], [0.3, 0.0, 0.1, 0.1]
+)
+WEIGHT = double(0.3, 0.5, 0.0, 0.4)
+LONGER_END = torch.cat([END, double(0.2, 0.1, 0.6, 0.3)])
 
 
 def _longer() -> MarkovChain:
-    table = torch.zeros(V + len(PAIRS), V + len(PAIRS), dtype=torch.float64)
-    for first, second in product(range(V), repeat=2):
-        table[first, _state(first, second)] = TABLE[first, second]
-    for number, (_, second) in enumerate(PAIRS):
+    n = len(CONTEXTS)
+    table = torch.zeros(V + n, V + n, dtype=torch.float64)
+    for row, state in enumerate(STATES):
         for word in range(V):
-            table[V + number, _state(second, word)] = LATER[number, word]
-    last = torch.tensor([second for _, second in PAIRS])
-    end = torch.cat([END, double(0.2, 0.1, 0.6)])
-    contexts = Contexts(last, WEIGHT)
+            p = TABLE[row, word] if row < V else LATER[row - V, word]
+            table[row, STATES.index(_next(state, word))] = p
+    suffix = torch.tensor([STATES.index(context[1:]) for context in CONTEXTS])
+    contexts = Contexts(suffix, WEIGHT, longest=3)
     transitions = replace(Transitions.from_dense(table), contexts=contexts)
-    return MarkovChain(torch.cat([START, torch.zeros(3)]), transitions, end)
+    return MarkovChain(torch.cat([START, torch.zeros(n)]), transitions, LONGER_END)
 
 
-def _state(first: int, second: int) -> int:
-    return V + PAIRS.index((first, second)) if (first, second) in PAIRS else second
+def _next(state: tuple[int, ...], word: int) -> tuple[int, ...]:
+    """The longest context at the end of a context and a word."""
+    words = (*state, word)
+    return next(words[i:] for i in range(len(words)) if words[i:] in STATES)
 
 
 LONGER = _longer()
@@ -70,16 +75,21 @@ def longer_log_joint(words: torch.Tensor) -> torch.Tensor:
 
 
 def _longer_probability(words: list[int]) -> torch.Tensor:
-    p, end = START[words[0]], END[words[-1]]
-    for i, (second, word) in enumerate(pairwise(words)):
-        following, context = TABLE[second], (words[i - 1], second) if i else None
-        if context in PAIRS:
-            number = PAIRS.index(context)
-            following = LATER[number] + WEIGHT[number] * following
-        p = p * following[word]
-    if tuple(words[-2:]) in PAIRS:
-        end = LONGER.end[V + PAIRS.index(tuple(words[-2:]))]
-    return p * end
+    """Follows every context that the words may have."""
+    mass = {(words[0],): START[words[0]]}
+    for word in words[1:]:
+        following: dict[tuple[int, ...], torch.Tensor] = {}
+        for state, p in mass.items():
+            context = state
+            while len(context) > 1:
+                number, after = CONTEXTS.index(context), _next(context, word)
+                following[after] = following.get(after, 0) + p * LATER[number, word]
+                p, context = p * WEIGHT[number], context[1:]
+            after = _next(context, word)
+            following[after] = following.get(after, 0) + p * TABLE[context[0], word]
+        mass = following
+    ends = [p * LONGER_END[STATES.index(state)] for state, p in mass.items()]
+    return torch.stack(ends).sum()
 
 
 def enumerated(

@@ -169,8 +169,8 @@ def test_powers_of_the_chain_are_exact(exponent):
     close(raised, exponent * CHAIN.log_prob(words, MASK), 1e-12)
 
 
-def test_contexts_give_the_next_word_by_two():
-    """A sentence's probability is the product of the conditional ones."""
+def test_contexts_give_the_next_word_by_several():
+    """A sentence's probability is the sum over the contexts that its words may have."""
     for length in (1, 2, L):
         words = sentences(length)
         expected = longer_log_joint(words)
@@ -185,9 +185,10 @@ def test_powers_of_contexts_are_exact(exponent):
     close(table.power(exponent).dense(), table.dense() ** exponent, 1e-12)
 
 
-def test_single_pairs_are_looked_up():
-    table, words = backed_off(), torch.randint(40, (2, 500), generator=seeded(2))
-    before, after = words.unsqueeze(1)
+@pytest.mark.parametrize("chain", [backed_off(), LONGER.transitions], ids=["words", "contexts"])
+def test_single_pairs_are_looked_up(chain):
+    table, n = chain, len(chain.backoff)
+    before, after = torch.randint(n, (2, 1, 500), generator=seeded(2))
     close(table.lookup(before, after), table.dense()[before, after], 1e-15)
 
 

@@ -18,10 +18,14 @@ LONGEST = 20
 @pytest.fixture(scope="module")
 def writer(new_model):
     """A model whose training text had no ends: all its sequences have the same length."""
-    model = new_model().eval()
+    return windows_of(new_model(ends=False))
+
+
+def windows_of(model):
+    """The model for texts that are longer than its sequences."""
     model.prior_weight.fill_(1.0)
     model.lengths.zero_()[LONGEST] = 1.0
-    return model
+    return model.eval()
 
 
 @pytest.fixture
@@ -126,20 +130,15 @@ def test_settled_words_are_final(writer, tokenizer, order):
             assert batch.samples[row][:ready] == final[:ready]
 
 
-def test_pairs_across_windows_follow_the_chain(writer, new_model, tokenizer):
+def test_pairs_across_windows_follow_the_chain(new_model, tokenizer):
     """Without network and contexts the model is a Markov text, also where two windows meet."""
-    model = new_model().eval()
-    model.load_state_dict(writer.state_dict())
-    prior, size = model.markov, model.config.vocab_size
-    prior.values[prior.pairs[0] >= size] = 0
-    prior.context_weight.fill_(1)
+    model = windows_of(new_model(ends=False, prior_contexts=0))
     model.head.weight.data.zero_()
     model.head.bias.data.zero_()
     request = sample_request(model, 600, 0, 30, DecodingConfig(guidance_scale=1.0))
     config = SamplingConfig(steps=12, batch_size=600, precision="no")
     words = torch.tensor([*collect(generate(model, tokenizer, request, config))])
-    table = prior.chain().transitions
-    transitions = table.of_words(table.dense().T).T[:size].clone()
+    transitions = model.markov.chain().transitions.dense()
     transitions[:, :3] = 0  # special tokens are never sampled
     transitions /= transitions.sum(1, keepdim=True)
     surprisal = -transitions.clamp(min=1e-12).log()

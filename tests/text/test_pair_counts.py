@@ -1,7 +1,6 @@
 """Counts of neighbouring words, against their definitions."""
 
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 import torch
@@ -13,20 +12,66 @@ from textdiff.text.markov_prior import PairStatistics
 from textdiff.text.pair_counts import pair_statistics
 
 V = 6
-TEXT = [[0, 1, 2], [0, 1], [3, 1, 2, 0, 1, 2], [4], [2, 2], [3, 1]]
+TEXT = [[0, 1, 2], [0, 1], [3, 1, 2, 0, 1, 2], [4], [2, 2], [3, 1], [0, 1, 2, 0, 1, 4]]
+
+Context = tuple[int, ...]
 
 
 def dense(statistics: PairStatistics) -> torch.Tensor:
     before, after = statistics.pairs.long()
     rank_one = statistics.backoff_weight, statistics.backoff
-    contexts = Contexts(statistics.context_last.long(), statistics.context_weight)
+    contexts = Contexts(statistics.context_suffix.long(), statistics.context_weight, 4)
     table = Transitions(before, after, statistics.values, *rank_one, contexts)
     return table.of_words(table.dense().T).T  # from states to words
 
 
+def occurrences(ends: bool) -> list[tuple[Context, int]]:
+    """Every word of the text, and all words before it. The boundary of sentences is V."""
+    bounded = [[V, *sentence, V] if ends else sentence for sentence in TEXT]
+    return [(tuple(s[:i]), s[i]) for s in bounded for i in range(1, len(s))]
+
+
+def contexts_of(longest: int, ends: bool) -> list[Context]:
+    """All contexts of at least two words, by length."""
+    starts = [[V, *sentence] if ends else sentence for sentence in TEXT]
+    found = {
+        tuple(s[i - n : i]) for s in starts for i in range(len(s) + 1) for n in range(2, i + 1)
+    }
+    return sorted((c for c in found if len(c) <= longest), key=lambda c: (len(c), c))
+
+
+def smoothed(chosen: set[Context], ends: bool) -> dict[Context, list[float]]:
+    """Interpolated Kneser-Ney smoothing, with loops: each word's probability after each context.
+
+    The contexts are those chosen, all single words, and the empty one.
+    """
+    contexts = {(), *[(word,) for word in range(V + 1)], *chosen}
+    counts: dict[Context, Counter[int]] = {context: Counter() for context in contexts}
+    longer = set()
+    for history, word in occurrences(ends):
+        suffixes = [history[i:] for i in range(len(history) + 1) if history[i:] in contexts]
+        counts[suffixes[0]][word] += 1
+        longer |= {(context, word) for context in suffixes if context}
+    for context, word in longer:
+        counts[context[1:]][word] += 1
+    total = counts[()].total() + 0.1 * (V + 1)
+    probabilities = {(): [(counts[()][word] + 0.1) / total for word in range(V + 1)]}
+    for context in sorted(contexts - {()}, key=len):
+        same_length = [
+            c for other in contexts if len(other) == len(context) for c in counts[other].values()
+        ]
+        once, twice = same_length.count(1), same_length.count(2)
+        discount = once / (once + 2 * twice) if once and twice else 0.5
+        n, shorter = counts[context].total(), probabilities[context[1:]]
+        rest = discount * len(counts[context]) / n if n else 1.0
+        seen = [max(counts[context][w] - discount, 0) / n if n else 0.0 for w in range(V + 1)]
+        probabilities[context] = [p + rest * q for p, q in zip(seen, shorter, strict=True)]
+    return probabilities
+
+
 @pytest.fixture
-def every_pair(monkeypatch):
-    """Pairs need not be frequent to be contexts."""
+def every_context(monkeypatch):
+    """Contexts need not be frequent."""
     monkeypatch.setattr("textdiff.text.pair_counts.ENOUGH", 1)
 
 
@@ -39,81 +84,69 @@ def test_next_words_and_end_add_up_to_one(most):
 
 
 def test_first_words_are_those_of_sentences():
-    """Words 0, 3, 4 and 2 begin 2, 2, 1 and 1 of 6 sentences; 1 and 5 never begin one."""
+    """Words 0, 3, 4 and 2 begin 3, 2, 1 and 1 of 7 sentences; 1 and 5 never begin one."""
     start = pair_statistics(Corpus.of(TEXT), V).start
     assert start[[0, 3]].min() > start[[4, 2]].max() > start[[1, 5]].max() > 0
     assert 0.9 < start.sum() < 1  # the rest is the empty sentence
+    assert_close(start.double(), torch.tensor(smoothed(set(), ends=True)[V,][:-1]).double())
 
 
-def test_probabilities_are_discounted_counts():
-    """The definition, with loops. Without `ends`, boundaries are not counted."""
-    statistics = pair_statistics(Corpus.of(TEXT), V, ends=False)
-    pairs = Counter(pair for sentence in TEXT for pair in pairwise(sentence))
-    kinds = Counter(pairs.values())
-    discount = kinds[1] / (kinds[1] + 2 * kinds[2])
-    seen = Counter(after for pair, n in pairs.items() for after in [pair[1]] * n)
-    total = seen.total() + 0.1 * (V + 1)
-    expected = torch.zeros(V, V)
-    for before in range(V):
-        followers = {b: n for (a, b), n in pairs.items() if a == before}
-        n = sum(followers.values())
-        weight = discount * len(followers) / n if n else 1.0
-        for after in range(V):
-            counted = max(followers.get(after, 0) - discount, 0) / n if n else 0.0
-            expected[before, after] = counted + weight * (seen[after] + 0.1) / total
-    assert_close(dense(statistics), expected)
-    assert_close(statistics.end, torch.ones(V))
-
-
-@pytest.mark.usefixtures("every_pair")
+@pytest.mark.usefixtures("every_context")
 @pytest.mark.parametrize("ends", [True, False])
-@pytest.mark.parametrize("contexts", [1, 4, 100])
-def test_words_after_contexts_add_up_to_one(ends, contexts):
-    """With the end of the sentence; the rest is that of the last word."""
-    found = pair_statistics(Corpus.of(TEXT), V, ends=ends, contexts=contexts)
-    total = dense(found).sum(1) + ends * found.end
-    weight, of_last = found.context_weight, total[found.context_last]
-    assert_close(total[V:], 1 - weight + weight * of_last)
-    assert_close(total[:V], torch.ones(V), atol=0 if ends else 0.1, rtol=1e-5)
-    assert len(weight) == min(contexts, 9 if ends else 5)
+@pytest.mark.parametrize("longest", [1, 2, 3, 4])
+def test_probabilities_are_those_of_kneser_and_ney(longest, ends, monkeypatch):
+    """The definition. Without `ends`, boundaries are not counted."""
+    monkeypatch.setattr("textdiff.text.pair_counts.LONGEST", longest)
+    statistics = pair_statistics(Corpus.of(TEXT), V, ends=ends, contexts=100)
+    contexts = contexts_of(longest, ends)
+    expected = smoothed({*contexts}, ends)
+    words = [(word,) for word in range(V)]
+    rows = torch.tensor([expected[context] for context in [*words, *contexts]])
+    assert_close(dense(statistics), rows[:, :V])
+    assert_close(statistics.end, rows[:, V] if ends else torch.ones(len(rows)))
+    states = [*words, *contexts]
+    assert [states[i] for i in statistics.context_suffix] == [context[1:] for context in contexts]
 
 
-@pytest.mark.usefixtures("every_pair")
-def test_words_after_contexts_are_counted_given_both():
-    """The definition, with loops: discounted counts, and the last word's row for the rest."""
+@pytest.mark.usefixtures("every_context")
+@pytest.mark.parametrize(
+    ("most", "chosen"),
+    [
+        (1, [(0, 1)]),  # (0, 1, 2) is frequent, but (1, 2) is not chosen
+        (2, [(0, 1), (1, 2), (0, 1, 2)]),
+    ],
+)
+def test_only_frequent_contexts_are_chosen(most, chosen):
+    """The most frequent of each length that are also contexts without their first words."""
+    statistics = pair_statistics(Corpus.of(TEXT), V, contexts=most)
+    expected = smoothed({*chosen}, ends=True)
+    words = [(word,) for word in range(V)]
+    rows = torch.tensor([expected[context] for context in [*words, *chosen]])
+    assert_close(dense(statistics), rows[:, :V])
+    assert_close(statistics.end, rows[:, V])
+
+
+@pytest.mark.usefixtures("every_context")
+def test_next_states_are_the_longest_contexts():
+    """After the words 0 and 1, the word 2 leads to the context of all three."""
     statistics = pair_statistics(Corpus.of(TEXT), V, contexts=100)
-    bounded = [[V, *sentence, V] for sentence in TEXT]
-    triples = Counter(t for s in bounded for t in zip(s, s[1:], s[2:], strict=False))
-    kinds = Counter(triples.values())
-    discount = kinds[1] / (kinds[1] + 2 * kinds[2])
-    contexts = sorted({t[:2] for t in triples})
-    rows = dense(statistics)
-    for number, context in enumerate(contexts, V):
-        followers = {t[2]: n for t, n in triples.items() if t[:2] == context}
-        n, weight = sum(followers.values()), discount * len(followers) / sum(followers.values())
-        for word in range(V):
-            counted = max(followers.get(word, 0) - discount, 0) / n
-            assert_close(rows[number, word], counted + weight * rows[context[1], word])
-        counted = max(followers.get(V, 0) - discount, 0) / n
-        assert_close(statistics.end[number], counted + weight * statistics.end[context[1]])
-    assert statistics.context_last.tolist() == [last for _, last in contexts]
-
-
-@pytest.mark.usefixtures("every_pair")
-def test_states_after_contexts_are_contexts():
-    """After the words 0 and 1, the word 2 leads to the context of the words 1 and 2."""
-    statistics = pair_statistics(Corpus.of(TEXT), V, contexts=100)
-    pairs = sorted({p for s in TEXT for p in pairwise([V, *s])})
-    first, then = V + pairs.index((0, 1)), V + pairs.index((1, 2))
-    assert [first, then] in statistics.pairs.T.tolist()
-    assert [first, 2] not in statistics.pairs.T.tolist()
+    contexts = [*[(word,) for word in range(V)], *contexts_of(3, ends=True)]
+    expected = set()
+    for history, word in occurrences(ends=True):
+        for context in contexts:
+            if word < V and history[-len(context) :] == context:
+                suffixes = [(*context, word)[-n:] for n in (3, 2, 1)]
+                expected.add((context, next(c for c in suffixes if c in contexts)))
+    found = {(contexts[i], contexts[j]) for i, j in statistics.pairs.T.tolist()}
+    assert found == expected
 
 
 def test_rare_pairs_are_no_contexts():
     """Each must occur at least 20 times."""
     often = Corpus.of([*[[0, 1]] * 20, *[[0, 2]] * 19])
     statistics = pair_statistics(often, V, contexts=100)
-    assert statistics.context_last.tolist() == [1, 0]  # after 0, and at the start of a sentence
+    # after the word 0, at the start of a sentence, and after both
+    assert statistics.context_suffix.tolist() == [1, 0, V]
 
 
 def test_most_frequent_pairs_are_kept():
@@ -121,10 +154,12 @@ def test_most_frequent_pairs_are_kept():
     assert statistics.pairs.tolist() == [[0, 1], [1, 2]]
 
 
+@pytest.mark.usefixtures("every_context")
 def test_large_texts_are_counted_in_pieces(monkeypatch):
-    whole = pair_statistics(Corpus.of(TEXT), V)
+    whole = pair_statistics(Corpus.of(TEXT), V, contexts=100)
     monkeypatch.setattr("textdiff.text.dataset.PIECE", 3)
-    for part, expected in zip(pair_statistics(Corpus.of(TEXT), V), whole, strict=True):
+    parts = pair_statistics(Corpus.of(TEXT), V, contexts=100)
+    for part, expected in zip(parts, whole, strict=True):
         assert_close(part, expected)
 
 

@@ -43,12 +43,14 @@ class Contexts(NamedTuple):
     (Ron, Singer & Tishby, Machine Learning 1996).
 
     Args:
-        last: Last word of each context.
-        weight: Weight of the transitions from the last word alone.
+        suffix: State of each context without its first word: a word, or a shorter context.
+        weight: Weight of the transitions from that state.
+        longest: Most words of a context.
     """
 
-    last: Int[Tensor, " k"]
+    suffix: Int[Tensor, " k"]
     weight: Float[Tensor, " k"]
+    longest: int = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Transitions:
 
     Smoothed tables of word pairs have this form: S holds the pairs that occur, and all pairs back
     off to the frequency of their second word. The row of a context is S plus `contexts.weight`
-    times the row of its last word.
+    times the row of its suffix.
 
     Args:
         before: First state of each pair in S. Pairs are sorted by it, then by the second state.
@@ -95,39 +97,69 @@ class Transitions:
     @property
     def vocab_size(self) -> int:
         """Number of the states that are words."""
-        return len(self.backoff) - (len(self.contexts.last) if self.contexts else 0)
+        return len(self.backoff) - (len(self.contexts.suffix) if self.contexts else 0)
+
+    @cached_property
+    def _fallbacks(self) -> SparseRows:
+        """The states to which each context falls back, and the products of their weights."""
+        assert self.contexts
+        k, depth = len(self.contexts.suffix), self.contexts.longest - 1
+        suffixes, weights = self._suffixes, F.pad(self.contexts.weight, (self.vocab_size, 0))
+        states, products = [self.contexts.suffix.long()], [self.contexts.weight]
+        for _ in range(depth - 1):  # a word does not fall back: its weight is 0
+            products.append(products[-1] * weights[states[-1]])
+            states.append(suffixes[states[-1]])
+        offsets = torch.arange(0, k * depth + 1, depth, device=self.backoff.device)
+        return SparseRows(
+            torch.stack(states, 1).flatten(), offsets, torch.stack(products, 1).flatten()
+        )
+
+    @cached_property
+    def _by_fallback(self) -> SparseRows:
+        """The contexts that fall back to each state."""
+        states, offsets, weights = self._fallbacks
+        order, k = states.argsort(stable=True), len(offsets) - 1
+        contexts = torch.arange(k, device=states.device).repeat_interleave(len(states) // max(k, 1))
+        return _sparse_rows(states[order], contexts[order], weights[order], len(self.backoff))
 
     @cached_property
     def _by_last(self) -> SparseRows:
-        """The contexts with each last word, and their weights."""
-        assert self.contexts
-        last, weight = self.contexts
-        order = last.argsort(stable=True)
-        return _sparse_rows(last[order], order.to(last.dtype), weight[order], self.vocab_size)
+        """The contexts with each last word."""
+        last = self.words[self.vocab_size :]
+        order, ones = last.argsort(stable=True), torch.ones_like(self.backoff[: len(last)])
+        return _sparse_rows(last[order], order, ones, self.vocab_size)
 
     def forward(self, columns: Columns) -> Columns:
         """P^T x: probabilities of the states to those of their successors."""
         if self.contexts:
-            words, contexts = self._split(columns)
-            columns = torch.cat([words + self._by_last @ contexts, contexts])
+            columns = (self._by_fallback @ columns[self.vocab_size :]).add_(columns)
         backoff = self.backoff_weight @ columns
-        return torch.addr(self._by_after @ columns, self.backoff, backoff)
+        return (self._by_after @ columns).addr_(self.backoff, backoff)
 
     def backward(self, columns: Columns) -> Columns:
         """P x: likelihoods of the states to those of their predecessors."""
         backoff = self.backoff @ columns
-        result = torch.addr(self._by_before @ columns, self.backoff_weight, backoff)
-        if not self.contexts:
-            return result
-        words, contexts = self._split(result)
-        from_last = self.contexts.weight.unsqueeze(1) * words[self.contexts.last]
-        return torch.cat([words, contexts + from_last])
+        result = (self._by_before @ columns).addr_(self.backoff_weight, backoff)
+        if self.contexts:
+            result[self.vocab_size :] += self._fallbacks @ result
+        return result
 
     @cached_property
     def words(self) -> Int[Tensor, " s"]:
         """The last word of each state."""
         states = torch.arange(len(self.backoff), device=self.backoff.device)
-        return torch.cat(self._split(states)[:1] + self.contexts[:1]) if self.contexts else states
+        if self.contexts:
+            suffixes = self._suffixes
+            for _ in range(self.contexts.longest - 1):
+                states = suffixes[states]
+        return states
+
+    @property
+    def _suffixes(self) -> Int[Tensor, " s"]:
+        """The suffix of each state. That of a word is the word."""
+        assert self.contexts
+        words = torch.arange(self.vocab_size, device=self.backoff.device)
+        return torch.cat([words, self.contexts.suffix])
 
     def of_states(self, columns: WordColumns) -> Columns:
         """Numbers of words to those of states: a context has that of its last word."""
@@ -137,39 +169,40 @@ class Transitions:
         """Numbers of states, summed over the states of each word."""
         if not self.contexts:
             return columns
-        words, contexts = self._split(columns)
-        ones = torch.ones_like(self._by_last.values)
-        return words + self._by_last._replace(values=ones) @ contexts
-
-    def _split(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers of the states that are words, and of those that are contexts."""
-        return columns[: self.vocab_size], columns[self.vocab_size :]
+        return columns[: self.vocab_size] + self._by_last @ columns[self.vocab_size :]
 
     def lookup(self, before: Int[Tensor, "*n"], after: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """S(before, after) + backoff_weight(before) backoff(after) of given pairs of states.
+        """P(before, after) of given pairs of states."""
+        result = self._listed(before, after) + self.backoff_weight[before] * self.backoff[after]
+        if not self.contexts:
+            return result
+        weights = F.pad(self.contexts.weight, (self.vocab_size, 0))
+        suffixes, product = self._suffixes, torch.ones_like(result)
+        for _ in range(self.contexts.longest - 1):
+            product, before = product * weights[before], suffixes[before]
+            own = self._listed(before, after) + self.backoff_weight[before] * self.backoff[after]
+            result = result + product * own
+        return result
 
-        From words this is P. From contexts the share of the last word is not in it.
-        """
-        backoff = self.backoff_weight[before] * self.backoff[after]
+    def _listed(self, before: Int[Tensor, "*n"], after: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """S(before, after) of given pairs of states."""
         if not len(self.values):
-            return backoff
+            return torch.zeros_like(self.backoff[after])
         size = len(self.backoff)
         rows = torch.arange(0, size * size, size, device=before.device)  # sums need no product
         keys, wanted = rows[self.before.long()] + self.after, rows[before] + after
         found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        return backoff + self.values[found].where(keys[found] == wanted, 0)
+        return self.values[found].where(keys[found] == wanted, 0)
 
     def power(self, exponent: float) -> "Transitions":
         """The transitions with every entry of P raised to a power."""
         rest = self.backoff_weight[self.before] * self.backoff[self.after]
         contexts = self.contexts
         if contexts:
-            last, weight = contexts
-            of_context = self.before >= self.vocab_size
-            number = self.before[of_context] - self.vocab_size
-            from_last = self.lookup(last[number].long(), self.after[of_context].long())
-            rest[of_context] = weight[number] * from_last
-            contexts = Contexts(last, weight**exponent)
+            weights = F.pad(contexts.weight, (self.vocab_size, 0))
+            of_suffix = self.lookup(self._suffixes[self.before.long()], self.after.long())
+            rest = rest + weights[self.before] * of_suffix
+            contexts = contexts._replace(weight=contexts.weight**exponent)
         values = (self.values + rest) ** exponent - rest**exponent
         # contexts keep a backoff weight of 0, for exponents are positive
         rank_one = self.backoff_weight**exponent, self.backoff**exponent

@@ -105,7 +105,8 @@ class ModelConfig:
         sentence_loss: Minimize the nats of whole sentences under the Markov prior, instead of those
             of single words. The bound is a little better, and samples are worse.
         prior_pairs: Most pairs that the Markov prior keeps. Others have the probability of words.
-        prior_contexts: Most pairs after which the Markov prior counts the next word given both.
+        prior_contexts: Most pairs of words, and most triples, after which the Markov prior counts
+            the next word given all of them.
         self_cond_prob: Probability that a training example is given the model's own first estimate
             of x0 (self-conditioning). With a Markov prior, the prior's estimate is always given.
         self_cond_start: Share of the training after which self-conditioning begins.

@@ -57,7 +57,7 @@ def _with_pairs(model: DiffusionLM) -> DiffusionLM:
         model.markov.values.fill_(0.9 / SUCCESSORS)
         model.markov.backoff_weight[:words] = 0.1
         if contexts:
-            model.markov.context_last.copy_(torch.arange(contexts) % words)
+            model.markov.context_suffix.copy_(torch.arange(contexts) % words)
             model.markov.context_weight.fill_(0.1)
         model.prior_weight.fill_(1.0)
     return model

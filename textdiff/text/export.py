@@ -27,7 +27,7 @@ OUTPUTS = {"ce": ("x0", "probabilities"), "x0": ("x0",), "eps": ("eps",)}
 class ScannedChain(MarkovChain):
     """A Markov chain whose messages are those of `MarkovChain`, by scans over the positions.
 
-    The transitions of contexts must not depend on those of their last words.
+    The transitions of contexts must not depend on those of their suffixes.
     """
 
     def log_messages(self, log_likelihood: WordLogits, mask: Bool[Tensor, "b l"]) -> WordLogits:
@@ -74,19 +74,32 @@ class ScannedPrior(MarkovPrior):
         return ScannedChain(**vars(super().chain()))
 
     def list_transitions(self) -> None:
-        """Lists the transitions of contexts from their last words among the pairs."""
+        """Lists the transitions of contexts from their suffixes among the pairs."""
         table = super().chain().transitions
         if not table.contexts:
             return
-        last, weight = table.contexts
-        words = len(table.backoff) - len(last)
-        number, entry = (last.unsqueeze(1) == table.before).nonzero(as_tuple=True)
-        before = torch.cat([table.before, (words + number).to(table.before)])
-        after = torch.cat([table.after, table.after[entry]])
-        order = before.argsort(stable=True)
-        self.pairs = torch.stack([before[order], after[order]])
-        self.values = torch.cat([table.values, weight[number] * table.values[entry]])[order]
-        self.backoff_weight[words:] = weight * table.backoff_weight[last]
+        states = len(table.backoff)
+        first, size = table.vocab_size, torch.bincount(table.before, minlength=states)
+        before, after, values = [table.before], [table.after], [table.values]
+        context, weight = torch.arange(first, states), table.contexts.weight
+        suffix = table.contexts.suffix.long()
+        while len(context):
+            number = torch.repeat_interleave(size[suffix])
+            place = torch.arange(len(number)) - (size[suffix].cumsum(0) - size[suffix])[number]
+            entry = (size.cumsum(0) - size)[suffix][number] + place
+            before.append(context[number].to(table.before))
+            after.append(table.after[entry])
+            values.append(weight[number] * table.values[entry])
+            self.backoff_weight[context] += weight * table.backoff_weight[suffix]
+            longer, index = suffix >= first, suffix - first
+            context, weight, index = context[longer], weight[longer], index[longer]
+            weight, suffix = (
+                weight * table.contexts.weight[index],
+                table.contexts.suffix[index].long(),
+            )
+        order = torch.cat(before).argsort(stable=True)
+        self.pairs = torch.stack([torch.cat(before)[order], torch.cat(after)[order]])
+        self.values = torch.cat(values)[order]
         self.context_weight.zero_()
 
 

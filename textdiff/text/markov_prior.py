@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from textdiff.diffusion.markov import MarkovChain
 from textdiff.diffusion.transitions import Contexts, Transitions
 
+LONGEST = 3  # words of a context
+
 
 class Evidence(NamedTuple):
     """Bayes' rule for the noisy vectors under a Markov prior, without the network.
@@ -61,8 +63,8 @@ class Joint(NamedTuple):
 class PairStatistics(NamedTuple):
     """Smoothed statistics of neighbouring words: the buffers of a `MarkovPrior`.
 
-    The states are the words, and after them the contexts: frequent pairs of words, after which the
-    next word is counted given both.
+    The states are the words, and after them the contexts: frequent words in a row, after which the
+    next word is counted given all of them.
 
     Args:
         start: Probability that a sentence begins with each state.
@@ -71,8 +73,8 @@ class PairStatistics(NamedTuple):
         values: Discounted probability of the second state of each pair after the first.
         backoff_weight: Weight of the backoff distribution after each state.
         backoff: Backoff distribution of the words; with the end of the sentence it adds up to 1.
-        context_last: Last word of each context.
-        context_weight: Weight of its last word alone after each context.
+        context_suffix: State of each context without its first word.
+        context_weight: Weight of that state after each context.
     """
 
     start: Float[Tensor, " s"]
@@ -81,13 +83,13 @@ class PairStatistics(NamedTuple):
     values: Float[Tensor, " p"]
     backoff_weight: Float[Tensor, " s"]
     backoff: Float[Tensor, " s"]
-    context_last: Int[Tensor, " k"]
+    context_suffix: Int[Tensor, " k"]
     context_weight: Float[Tensor, " k"]
 
     @property
     def sizes(self) -> dict[str, int]:
         """Options of a model that has room for them."""
-        return {"prior_pairs": len(self.values), "prior_contexts": len(self.context_last)}
+        return {"prior_pairs": len(self.values), "prior_contexts": len(self.context_suffix)}
 
 
 class MarkovPrior(nn.Module):
@@ -104,7 +106,7 @@ class MarkovPrior(nn.Module):
     values: Tensor
     backoff_weight: Tensor
     backoff: Tensor
-    context_last: Tensor
+    context_suffix: Tensor
     context_weight: Tensor
 
     def __init__(self, vocab_size: int, pairs: int, contexts: int = 0) -> None:
@@ -118,7 +120,7 @@ class MarkovPrior(nn.Module):
             values=torch.zeros(pairs),
             backoff_weight=F.pad(torch.ones(vocab_size), (0, contexts)),
             backoff=padded,
-            context_last=torch.zeros(contexts, dtype=torch.int32),
+            context_suffix=torch.zeros(contexts, dtype=torch.int32),
             context_weight=torch.ones(contexts),
         )
         # models that were saved before there were contexts have no such buffers
@@ -133,8 +135,10 @@ class MarkovPrior(nn.Module):
 
     def chain(self) -> MarkovChain:
         """The Markov chain of the words."""
-        has_contexts = hasattr(self, "context_last")
-        contexts = Contexts(self.context_last, self.context_weight) if has_contexts else None
+        has_contexts = hasattr(self, "context_suffix")
+        contexts = None
+        if has_contexts:
+            contexts = Contexts(self.context_suffix, self.context_weight, LONGEST)
         before, after = self.pairs
         rank_one = self.backoff_weight, self.backoff
         table = Transitions(before, after, self.values, *rank_one, contexts)
