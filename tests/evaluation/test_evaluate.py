@@ -26,7 +26,7 @@ QUICK = {"n": 20, "scored": 4, "ode": 2, "minutes": 0.005, "reference_minutes": 
 SHORT = {**QUICK, "ode": 0, "steps": 1, "baselines": []}
 ROWS = [
     *("held-out text", "training text", "model, 1 steps", "model, 2 steps"),
-    *("ar", "bigram", "shuffled"),
+    *("ar", "prior", "bigram", "shuffled"),
 ]
 
 
@@ -62,7 +62,7 @@ class Evaluated(NamedTuple):
 
 @pytest.fixture(scope="module")
 def evaluated(run: str, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
-    folder, baselines = tmp_path_factory.mktemp("evaluation"), ["ar", "bigram", "shuffled"]
+    folder, baselines = tmp_path_factory.mktemp("evaluation"), [*ROWS[-4:]]
     settings = {"steps": [1, 2], "guidance_scale": 3.0, "mauve": True, "baselines": baselines}
     options = EvaluationConfig(**QUICK, **settings, out=str(folder))
     given = {name: value for name, value in vars(options).items() if value is not None}

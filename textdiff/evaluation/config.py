@@ -7,7 +7,7 @@ from typing import Literal
 from textdiff.config import Precision, SamplerName, SamplingConfig, UserError, check
 from textdiff.text.config import DecodingConfig
 
-BASELINES = ("ar", "diffusion-lm", "bigram", "unigram", "shuffled")
+BASELINES = ("ar", "diffusion-lm", "prior", "bigram", "unigram", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class EvaluationConfig:
         seed: Seed of the samples.
         baselines: Baselines to compare with. ar (autoregressive) and diffusion-lm (that paper's
             recipe) are trained for as long as the model was, and kept for later evaluations.
-            bigram, unigram and shuffled are counted from the training text. For models of pairs, ar
-            alone. If null, bigram and shuffled, or none for models of pairs.
+            prior is the model's Markov prior without the network. bigram, unigram and shuffled are
+            counted from the training text. For models of pairs, ar alone. If null, bigram and
+            shuffled, or none for models of pairs.
         minutes: Training time of the baselines in minutes. If null, that of the model.
         reference_lm: Causal language model that measures perplexity: a folder, a hub name, or an
             autoregressive run of textdiff with the same vocabulary. If null, a GPT-2 trained from

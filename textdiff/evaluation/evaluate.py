@@ -27,6 +27,7 @@ from textdiff.evaluation.config import EvaluationConfig
 from textdiff.evaluation.evaluator import Evaluator, Row
 from textdiff.evaluation.ngram import Bigram, Unigram, shuffled
 from textdiff.evaluation.pairs import evaluate_pairs
+from textdiff.evaluation.prior import Prior
 from textdiff.evaluation.reference_lm import PretrainedReferenceLM, ReferenceLM
 from textdiff.evaluation.report import report_rows, start_report
 from textdiff.evaluation.scores import Scores, recovery_of, scores_of
@@ -64,6 +65,7 @@ def evaluate(name: str, options: EvaluationConfig) -> dict[str, Any]:
     budget = options.minutes * 60 if options.minutes else spent
     if model.config.has_sources:
         return evaluate_pairs(model, tokenizer, config, options, folder, budget)
+    prior = Prior(model, tokenizer) if "prior" in (options.baselines or []) else None
     training, held_out = _sentences(config.data, options.data, tokenizer)
     real, reference = _halves(held_out, options.n)
     evaluator = Evaluator(
@@ -82,7 +84,7 @@ def evaluate(name: str, options: EvaluationConfig) -> dict[str, Any]:
     rows = chain(
         _text_rows(real, training),
         _model_rows("model", model, evaluator, len(real), options, decoding),
-        _baseline_rows(options, config, evaluator, folder, budget, len(real)),
+        _baseline_rows(options, config, evaluator, folder, budget, len(real), prior),
     )
     return report_rows(report, rows, evaluator.metrics_of, evaluator.sentence_metrics, folder)
 
@@ -148,11 +150,13 @@ def _baseline_rows(
     folder: Path,
     seconds: float,
     n: int,
+    prior: Prior | None,
 ) -> Iterator[Row]:
     """Rows of the baselines.
 
     Args:
         seconds: Training time of each baseline that is trained.
+        prior: The baseline of this name.
     """
     usual = options.with_usual_decoding()
     paper = replace(usual, steps=PAPER_STEPS, clamp=True)
@@ -167,9 +171,14 @@ def _baseline_rows(
         nats = np.array([model.nats(sentence) for sentence in evaluator.scored])
         return [Row(name, model.sample(n, seed=0, longest=config.data.length), Scores(nats))]
 
+    def uncorrected() -> list[Row]:
+        assert prior
+        return [Row("prior", prior.sample(n, seed=0), Scores(prior.nats(evaluator.scored)))]
+
     rows: dict[str, Callable[[], Iterable[Row]]] = {
         "ar": lambda: trained("ar", autoregressive_config(config), n, usual),
         "diffusion-lm": lambda: trained("diffusion-lm", diffusion_lm_config(config), few, paper),
+        "prior": uncorrected,
         "bigram": lambda: counted("bigram", Bigram),
         "unigram": lambda: counted("unigram", Unigram),
         "shuffled": lambda: [Row("shuffled", shuffled(evaluator.training, n, seed=0))],
