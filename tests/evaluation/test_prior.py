@@ -43,5 +43,7 @@ def test_lengths_are_those_of_the_model(model, tokenizer):
 
 
 def test_models_without_markov_prior_are_refused(new_model, tokenizer):
-    with pytest.raises(UserError, match=r"--baselines prior needs a model with model\.prior markov"):
+    with pytest.raises(
+        UserError, match=r"--baselines prior needs a model with model\.prior markov"
+    ):
         Prior(new_model(prior="unigram"), tokenizer)
