@@ -13,12 +13,7 @@ from textdiff.text.autoregressive import ONLY_LEFT_TO_RIGHT, Autoregressive
 from textdiff.text.config import DecodingConfig
 from textdiff.text.control_config import phrases
 from textdiff.text.free_lengths import choose_lengths
-from textdiff.text.inputs import (
-    candidates,
-    checked_strengths,
-    checked_texts,
-    for_each,
-)
+from textdiff.text.inputs import candidates, checked_strengths, checked_texts, for_each
 from textdiff.text.requests import (
     Decoding,
     Request,
@@ -32,6 +27,7 @@ from textdiff.text.requests import (
     sample_request,
 )
 from textdiff.text.selection import most_like_others, ranking
+from textdiff.text.special_tokens import ANY_NUMBER
 from textdiff.text.targets import need_sources, target_request
 from textdiff.text.task import Task
 from textdiff.text.tokenizer import (
@@ -169,6 +165,8 @@ class TextTasks(ABC, Generic[R]):
 
         request = joined(requests)
         select = ranking(self.model, request, n, rank, sampling)
+        for each in texts:
+            encode(self.tokenizer, each.replace(ANY_NUMBER, MASK))  # warns of unknown words
         return self._run(Task(request, decode, sampling, select, _sources(texts)))
 
     def _infill_request(self, masked: str, decoding: Decoding) -> Request:
