@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from cli_runs import TINY, refusal
 
+from textdiff.cli.main import main
+
 LONG = "the dog " * 30
 MISTAKES = [
     (["sample", "MODEL", "--stpes", "4"], "--steps"),
