@@ -152,9 +152,8 @@ class TextTasks(ABC, Generic[R]):
 
         def rows_of(numbered: tuple[int, str]) -> list[tuple[str, Request]]:
             i, each = numbered
-            chosen = choose_lengths(
-                model, self.tokenizer, each, size, longest, sampling, decoding, i * size
-            )
+            options = longest, sampling, decoding, i * size
+            chosen = choose_lengths(model, self.tokenizer, each, size, *options)
             made = {masked: self._infill_request(masked, decoding) for masked in {*chosen}}
             return [(masked, made[masked]) for masked in chosen]
 
@@ -165,9 +164,11 @@ class TextTasks(ABC, Generic[R]):
 
         request = joined(requests)
         select = ranking(self.model, request, n, rank, sampling)
-        for each in texts:
-            encode(self.tokenizer, each.replace(ANY_NUMBER, MASK))  # warns of unknown words
+        for_each(texts, self._warn_of_unknown)
         return self._run(Task(request, decode, sampling, select, _sources(texts)))
+
+    def _warn_of_unknown(self, text: str) -> None:
+        encode(self.tokenizer, text.replace(ANY_NUMBER, MASK))
 
     def _infill_request(self, masked: str, decoding: Decoding) -> Request:
         ids = self.tokenizer.encode(masked, add_special_tokens=False).ids
