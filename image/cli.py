@@ -103,6 +103,9 @@ def _check_task(options: Namespace) -> None:
     from_options(ImageSamplingConfig, options)
     check_count(options.n)
     check_strength(options.strength)
+    check(
+        options.n >= 2 or not options.interpolate, "--n of --interpolate", "at least 2", options.n
+    )
     tasks = [f"--{name}" for name in ("inpaint", "edit", "interpolate") if options[name]]
     if len(tasks) > 1:
         raise UserError(f"{' and '.join(tasks)} cannot be combined: give one of them")

@@ -15,6 +15,7 @@ from image.inputs import Given, classes_of, pixels_of
 from image.likelihood import negative_elbo, to_bits
 from image.sampling import Request, generate, load_model
 from image.tasks import ImageTasks
+from textdiff.arguments import checked_arguments
 from textdiff.config import check
 from textdiff.hub import HubMixin
 from textdiff.prng import sample_keys
@@ -87,6 +88,7 @@ class ImageDiffusion(HubMixin, ImageTasks[ImageOutput]):
     """
 
     @classmethod
+    @checked_arguments()
     def from_pretrained(
         cls, name: str, *, revision: str | None = None, token: str | None = None
     ) -> "ImageDiffusion":
@@ -108,6 +110,7 @@ class ImageDiffusion(HubMixin, ImageTasks[ImageOutput]):
         pixels = torch.stack([*collect(generate(self.model, request, config))])
         return ImageOutput([*to_pillow(pixels)], pixels, [*range(len(pixels))])
 
+    @checked_arguments()
     def log_likelihood(
         self,
         images: Given | Sequence[Given],

@@ -85,6 +85,12 @@ def test_measurement_of_precisions_is_short():
     assert timed(lambda: best_precision(CPU), CPU) < 5.0
 
 
+@pytest.mark.parametrize(("threads", "words"), [(1, ", 1 thread"), (2, ", 2 threads")])
+def test_machine_name_counts_threads(monkeypatch, threads, words):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert devices.machine_name(torch.device("cpu")).endswith(words)
+
+
 def test_device_without_accelerator_is_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert devices.own_device() == CPU

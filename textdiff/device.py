@@ -62,7 +62,8 @@ def machine_name(device: torch.device) -> str:
     if device.type != "cpu":
         return device.type.upper()
     threads = torch.get_num_threads()
-    return f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}, {threads} threads"
+    counted = f"{threads} thread{'s' * (threads > 1)}"
+    return f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}, {counted}"
 
 
 def _cpu_name() -> str:
@@ -88,7 +89,7 @@ def set_threads() -> None:
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     threads = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(threads)
-    log.info("on the CPU with %d threads per process", threads)
+    log.info("on the CPU with %d thread%s per process", threads, "s" * (threads > 1))
 
 
 def _user_set_threads(launcher: int) -> bool:

@@ -28,6 +28,13 @@ TYPE_NAMES = {
 }
 
 
+HELP = {
+    "--print_config": "Print all options as a YAML file for --config, and exit. With "
+    "=skip_default, only those that differ from the defaults.",
+    "--version": "Show the version and exit.",
+}
+
+
 class OptionParser(ArgumentParser):
     """A jsonargparse parser that raises UserError with one line.
 
@@ -38,6 +45,20 @@ class OptionParser(ArgumentParser):
     def __init__(self, *args: Any, names: Collection[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
         self.names = list(names)
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The help, which explains jsonargparse's own options in plain words."""
+        self._plain_words()
+        return super().format_help(*args, **kwargs)
+
+    def _plain_words(self) -> None:
+        for action in self._actions:
+            for option, words in HELP.items():
+                if option in action.option_strings:
+                    action.help = words
+            if action.help == "Path to a configuration file.":
+                action.metavar = "FILE"
+                action.help = f"YAML file with options of this section, without `{action.dest}.`."
 
     def option_names(self) -> list[str]:
         """Names of all options, without dashes."""
@@ -170,8 +191,12 @@ def _describe(message: str, known: Collection[str]) -> str:
         return f"--config {file[2]} {file[1]}"
     if command := re.search(r"invalid choice: '([^']+)'", message):
         return message + _guess(command[1], known)
+    if lacking := re.fullmatch(r"argument (\S+): expected (?:one|(\d+)) arguments?", message):
+        return f"{lacking[1]} needs {lacking[2] or 'a'} value{'s' * bool(lacking[2])}"
+    if section := re.match(r'Parser key "([^"]+)": Unable to load config (\S+)', message):
+        return f"--{section[1]} must be a YAML file with options, got {section[2]}"
     key = re.match(r'Parser key "([^"]+)"', message)
-    value = re.search(r"(?:Got|Given) value: (.*)$", message)
+    value = re.search(r".*(?:Got|Given) value: (.*)$", message)
     types = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message)
     if not (key and value and types):
         return message

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from cli_runs import TINY, refusal
 
+from textdiff.cli.main import main
+
 LONG = "the dog " * 30
 MISTAKES = [
     (["sample", "MODEL", "--stpes", "4"], "--steps"),
@@ -61,6 +63,7 @@ CONFIG_FILES = [
     ("just words\n", "must hold options"),
     ("train: [\n", "cannot be read as YAML"),
 ]
+PUZZLING = ("Path to a configuration file", "program's version number", "customizes")
 NO_MODEL = [  # mistakes that are found before a model is loaded
     (["sample", "--n", "0"], "--n must be between 1 and 10,000,000, got 0"),
     (["sample", "--steps", "0"], "--steps must be at least 1"),
@@ -84,6 +87,28 @@ def test_mistake_is_one_line_with_name(
     names = {"MODEL": run, "RUN": str(tmp_path / "run")}
     assert part in refusal(capsys, *(names.get(argument, argument) for argument in arguments))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train", "--model", "3"], "--model must be a YAML file with options, got '3'"),
+        (["train", "--data.train"], "--data.train needs a value"),
+        (["evaluate", "x", "--steps", "[1,a]"], "--steps must be a whole number, got [1, 'a']"),
+    ],
+)
+def test_errors_of_the_parser_are_plain(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
+) -> None:
+    assert refusal(capsys, *arguments) == f"textdiff: error: {line}"
+
+
+@pytest.mark.parametrize("command", [[], ["train"]])
+def test_help_is_in_our_words(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert not [words for words in PUZZLING if words in printed]
 
 
 @pytest.mark.parametrize(("arguments", "part"), NO_MODEL)

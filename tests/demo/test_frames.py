@@ -91,16 +91,29 @@ def test_typed_gaps_are_kept_and_filled(pipe):
     assert "MASK" not in unknown_words(pipe.tokenizer, text)
 
 
-def test_gaps_of_the_page_are_those_of_infill(pipe):
+@pytest.mark.parametrize("seed", range(3))
+def test_gaps_of_the_page_are_those_of_infill(pipe, seed):
     """Also the given words, as they are written."""
-    options = {"n": 4, "seed": 0, "steps": 3}
+    options = {"n": 4, "seed": seed, "steps": 3}
     *_, last = infill_frames(pipe, TEXT.upper(), [1, 2], True, 5, options)
     masks = TEXT.split()
     masks[1:3] = [ANY_NUMBER]
     found = re.findall(r"<p>(.*?)</p>", last.content)
     wanted = pipe.infill(" ".join(masks).upper(), longest=5, **options).texts
     assert [letters(plain_text(text)) for text in found] == [*map(letters, wanted)]
-    assert len({text.count("new") for text in found}) > 1
+
+
+@pytest.mark.parametrize("sizes", [[2, 2], [1, 3, 2]])
+def test_words_in_gaps_are_marked(pipe, monkeypatch, sizes):
+    """All of them and no others, whatever the number of words in a gap."""
+    first, *_, last = TEXT.split()
+    texts = [" ".join([first, *[MASK] * size, last]) for size in sizes]
+    monkeypatch.setattr("textdiff.demo.editing.choose_lengths", lambda *_: texts)
+    options = {"n": len(sizes), "seed": 0, "steps": 1}
+    *_, frame = infill_frames(pipe, f"{first} {ANY_NUMBER} {last}", [], True, 3, options)
+    for text, size in zip(re.findall(r"<p>(.*?)</p>", frame.content), sizes, strict=True):
+        marks = ["new" in mark for mark in re.findall(r"<span class='(.*?)'", text)]
+        assert marks == [False, *[True] * size, False]
 
 
 def test_infill_needs_a_word(pipe):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from textdiff import TextDiffusion
 from textdiff.cli.main import main
@@ -15,11 +16,13 @@ from textdiff.config import UserError
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.evaluation.evaluate import evaluate
 from textdiff.evaluation.pair_evaluator import PairEvaluator, TargetRow, held_out_pairs
-from textdiff.evaluation.pairs import GREEDY
-from textdiff.evaluation.scores import scores_of
+from textdiff.evaluation.pairs import GREEDY, _targets
+from textdiff.evaluation.scores import Scores, scores_of
 from textdiff.text.hub import load_model
 from textdiff.text.lengths import length_nats
 from textdiff.text.sequence_likelihood import padded
+from textdiff.text.target_lengths import TargetLengths
+from textdiff.text.task import Selection
 
 SIZE = "--model.width 32 --model.heads 2 --model.depth 1 --data.length 40 --train.batch_size 16"
 TRAINING = "--train.precision no --train.steps 4 --data.source mr --data.target ref"
@@ -97,6 +100,32 @@ def test_rows_are_references_model_and_baseline(evaluated: Evaluated) -> None:
     assert evaluated.lines[-1].startswith("chrf: nrefs:3|case:lc")
     assert table["ar"]["nats_per_token"] == table["ar, greedy"]["nats_per_token"]
     assert [table[name]["evaluations"] for name in ROWS[1:3]] == [2, 4]
+
+
+@pytest.mark.parametrize(("candidates", "chosen", "sizes"), [(1, 0, [3, 5]), (3, 2, [7, 9])])
+def test_lengths_follow_sources_and_candidates(
+    evaluated: Evaluated,
+    evaluator: PairEvaluator,
+    monkeypatch: pytest.MonkeyPatch,
+    candidates: int,
+    chosen: int,
+    sizes: list[int],
+) -> None:
+    """Lengths of the first candidates, and of the third ones, of two sources of the same length."""
+    model, tokenizer = load_model(evaluated.run)
+    cocum, frequencies = tokenizer.token_to_id("cocum"), torch.eye(model.config.length + 1)
+
+    def predicted(_: TargetLengths, ids: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """3 or 7 tokens, equally often; two more for Cocum."""
+        median = 3 + 2 * (ids == cocum).any(1)
+        return frequencies[median] + frequencies[median + 4]
+
+    select = Selection(candidates, lambda group: [group[chosen]])
+    monkeypatch.setattr(TargetLengths, "forward", predicted)
+    monkeypatch.setattr("textdiff.evaluation.pairs.most_like_others", lambda _: select)
+    options, scores = EvaluationConfig(mbr=candidates), Scores(np.zeros(1))
+    found = _targets("model", model, evaluator, options, 1, scores)
+    assert [*map(len, found.sentences)] == sizes
 
 
 def test_references_have_their_own_errors(evaluated: Evaluated) -> None:

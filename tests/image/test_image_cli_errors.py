@@ -35,7 +35,11 @@ MISTAKES = [
     ("sample", ["RUN", "--class", "10"], "--class must be one of 0, 1"),
     ("sample", ["RUN", "--inpaint", "a.png"], "--inpaint needs --mask"),
     ("sample", [*INPAINT, "SMALL"], "--mask must be as large as the image, 16x16, got '8x8'"),
-    ("sample", [*INTERPOLATE, "--n", "1"], "--n of --interpolate must be at least 2"),
+    (
+        "sample",
+        ["nowhere", *INTERPOLATE[1:], "--n", "1"],
+        "--n of --interpolate must be at least 2",
+    ),
     ("sample", [ONE_LEVEL, *INPAINT[1:], "SQUARE"], "--inpaint needs a model trained for it"),
     ("sample", [ONE_LEVEL, "--order", "random"], "--order random needs a model trained for it"),
     ("sample", ["RUN", "--order", "raster", "--window", "65"], "--window must be between 1 and 64"),

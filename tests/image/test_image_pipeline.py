@@ -164,6 +164,10 @@ def test_guidance_needs_a_model_with_classes(new_image_model):
 def test_unknown_arguments_name_the_nearest(pipe):
     with pytest.raises(TypeError, match="unexpected argument guidance: did you mean guidance_sc"):
         pipe.sample(guidance=3.0)
+    with pytest.raises(TypeError, match="unexpected argument draw: did you mean draws"):
+        pipe.log_likelihood([], draw=3)
+    with pytest.raises(TypeError, match="unexpected argument revison: did you mean revision"):
+        ImageDiffusion.from_pretrained("nowhere", revison="main")
 
 
 def test_importing_image_imports_no_torch():

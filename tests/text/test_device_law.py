@@ -91,9 +91,7 @@ def test_training_step_waits_once(
     new_model, gpt, corpus, device_accelerator, tmp_path, family, optimizer
 ):
     model = new_model().to(DEVICE) if family == "diffusion" else gpt
-    config = TrainConfig(
-        steps=3, batch_size=16, precision="no", optimizer=optimizer, accumulation=2
-    )
+    config = TrainConfig(steps=2, batch_size=8, precision="no", optimizer=optimizer, accumulation=2)
     with pretended_device() as waits:
         trainer = Trainer(model, config, tmp_path, device_accelerator)
         assert (
@@ -126,7 +124,7 @@ def test_validation_waits_once_per_term(
 def test_sampling_waits_at_most_once_per_step(new_model, tokenizer, kind, sampler):
     model = new_model().to(DEVICE).eval()
     with pretended_device() as waits:
-        options = SamplingConfig(steps=4, sampler=sampler, precision="no")
+        options = SamplingConfig(steps=3, sampler=sampler, precision="no")
         batches = generate(
             model, tokenizer, REQUESTS[kind](model, tokenizer.token_to_id(MASK)), options
         )
@@ -179,8 +177,8 @@ def test_sampling_needs_no_float64_or_int64(new_model, tokenizer, kind):
 def test_bounds_do_not_wait(new_model, device_batch, options, exact_int64):
     model, device_batch["key"] = new_model(**options).to(DEVICE).eval(), device_batch.pop("index")
     with pretended_device(exact_int64) as waits:
-        negative_elbo(model, **device_batch, steps=10, draws=2)
-        ode_negative_elbo(model, **device_batch, steps=2)
+        negative_elbo(model, **device_batch, steps=2, draws=2)
+        ode_negative_elbo(model, **device_batch, steps=1)
         assert not waits or not exact_int64, waits
 
 

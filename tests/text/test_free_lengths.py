@@ -125,6 +125,15 @@ def test_stream_fills_any_number_of_words(pipe):
     assert last.texts == pipe.infill(TEXT, n=2, steps=3).texts
 
 
+@pytest.mark.parametrize("text", ["a unicorn", "[MASK*] unicorn" + " dog" * 20])
+def test_errors_come_without_warnings(pipe, caplog, text):
+    with pytest.raises(UserError):
+        pipe.infill(text)
+    assert not caplog.records
+    pipe.infill("[MASK*] unicorn", steps=1)
+    assert "unicorn" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

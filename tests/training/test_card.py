@@ -12,7 +12,9 @@ from textdiff.cli.main import main
 from textdiff.config import TrainConfig, UserError
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.text import grammar
+from textdiff.text.card import text_facts
 from textdiff.text.config import DataConfig, ModelConfig, TextConfig, TokenizerConfig
+from textdiff.text.hub import load_model
 from textdiff.text.train import train
 from textdiff.training.card import add_evaluation
 from textdiff.training.provenance import hub_datasets, public_name, reproduce
@@ -57,6 +59,14 @@ def test_card_names_data_seed_and_machine(card: ModelCard) -> None:
         assert f"\n{line}\n" in card.content
     assert re.search(r"\n\| hardware \| .+, 1 process \|\n", card.content)
     assert re.search(r"\n\| minutes \| \d.* \|\n", card.content)
+
+
+@pytest.mark.parametrize("on_hub", [True, False])
+def test_card_names_the_held_out_part(config: TextConfig, monkeypatch, on_hub: bool) -> None:
+    monkeypatch.setattr("textdiff.text.card.has_validation_split", lambda source: on_hub)
+    model, tokenizer = load_model(config.run)
+    split = text_facts(config, model, tokenizer, 57, 3).split
+    assert split == ("its validation split on the hub" if on_hub else "5% of it")
 
 
 def test_card_has_no_private_path(card: ModelCard, config: TextConfig) -> None:

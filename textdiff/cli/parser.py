@@ -86,7 +86,10 @@ def build_parser(commands: Commands, prog: str, description: str) -> OptionParse
         return parser
     parser = OptionParser(prog=prog, description=description, names=commands)
     parser.add_argument("--version", action="version", version=__version__)
-    subcommands = parser.add_subcommands(metavar="COMMAND", required=True)
+    about = f"{prog} COMMAND --help lists the options of a command."
+    subcommands = parser.add_subcommands(
+        metavar="COMMAND", required=True, title="commands", description=about
+    )
     for name, command in commands.items():
         subparser = OptionParser(description=command.summary, epilog=command.epilog)
         command.add_options(subparser)

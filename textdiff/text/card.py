@@ -5,7 +5,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from textdiff.text.config import TextConfig
+from textdiff.text.config import DataConfig, TextConfig
+from textdiff.text.files import has_validation_split
 from textdiff.text.requests import TextModel
 from textdiff.training.card import CardFacts
 
@@ -38,11 +39,18 @@ def text_facts(
         command="textdiff train",
         training="a stream of unknown size" if data.streaming else f"{training:,} examples",
         held_out=f"{held_out:,} examples",
-        split=f"{data.valid_share:.0%} of it, or its validation split on the hub",
+        split=_split(data),
         usage=_usage(config),
         widget=_widget(config),
         limits=(*LIMITS, *([UNKNOWN_WORDS] if config.tokenizer.kind != "bpe" else [])),
     )
+
+
+def _split(data: DataConfig) -> str:
+    """The part of the training data that is held out without data.valid."""
+    if data.train and has_validation_split(data.train):
+        return "its validation split on the hub"
+    return f"{data.valid_share:.0%} of it"
 
 
 def _usage(config: TextConfig) -> str:

@@ -31,7 +31,6 @@ from textdiff.text.predictor import WordPredictor
 from textdiff.text.requests import Decoding, infill_request, joined
 from textdiff.text.sequence_likelihood import ROWS, padded
 from textdiff.text.special_tokens import ANY_NUMBER, MASK
-from textdiff.text.tokenizer import encode
 from textdiff.text.transformer import NoisyText
 
 COMBINATIONS = 64  # most numbers of words that are compared for a text
@@ -72,7 +71,7 @@ def choose_lengths(
     """The text n times, with a number of [MASK]s in place of each [MASK*].
 
     Numbers are drawn from their probability given the other words. Number i depends only on the
-    seed and on i. A warning names the words without a token.
+    seed and on i.
 
     Args:
         longest: Largest number of words for which a [MASK*] stands.
@@ -86,7 +85,6 @@ def choose_lengths(
     for mark in re.findall(r"\[[A-Za-z_]+[*+?]*\]", text):
         rule = f"written {MASK}, or {ANY_NUMBER} for one or more"
         check(mark in (MASK, ANY_NUMBER), "a missing word in --text", rule, mark)
-    encode(tokenizer, text.replace(ANY_NUMBER, MASK))
     if ANY_NUMBER not in text:
         return [text] * n
     possible = _possible_texts(model, tokenizer, placed_texts(text, longest), decoding)

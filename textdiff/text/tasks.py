@@ -13,12 +13,7 @@ from textdiff.text.autoregressive import ONLY_LEFT_TO_RIGHT, Autoregressive
 from textdiff.text.config import DecodingConfig
 from textdiff.text.control_config import phrases
 from textdiff.text.free_lengths import choose_lengths
-from textdiff.text.inputs import (
-    candidates,
-    checked_strengths,
-    checked_texts,
-    for_each,
-)
+from textdiff.text.inputs import candidates, checked_strengths, checked_texts, for_each
 from textdiff.text.requests import (
     Decoding,
     Request,
@@ -32,6 +27,7 @@ from textdiff.text.requests import (
     sample_request,
 )
 from textdiff.text.selection import most_like_others, ranking
+from textdiff.text.special_tokens import ANY_NUMBER
 from textdiff.text.targets import need_sources, target_request
 from textdiff.text.task import Task
 from textdiff.text.tokenizer import (
@@ -156,9 +152,8 @@ class TextTasks(ABC, Generic[R]):
 
         def rows_of(numbered: tuple[int, str]) -> list[tuple[str, Request]]:
             i, each = numbered
-            chosen = choose_lengths(
-                model, self.tokenizer, each, size, longest, sampling, decoding, i * size
-            )
+            options = longest, sampling, decoding, i * size
+            chosen = choose_lengths(model, self.tokenizer, each, size, *options)
             made = {masked: self._infill_request(masked, decoding) for masked in {*chosen}}
             return [(masked, made[masked]) for masked in chosen]
 
@@ -169,7 +164,11 @@ class TextTasks(ABC, Generic[R]):
 
         request = joined(requests)
         select = ranking(self.model, request, n, rank, sampling)
+        for_each(texts, self._warn_of_unknown)
         return self._run(Task(request, decode, sampling, select, _sources(texts)))
+
+    def _warn_of_unknown(self, text: str) -> None:
+        encode(self.tokenizer, text.replace(ANY_NUMBER, MASK))
 
     def _infill_request(self, masked: str, decoding: Decoding) -> Request:
         ids = self.tokenizer.encode(masked, add_special_tokens=False).ids
