@@ -171,20 +171,21 @@ def _baseline_rows(
         nats = np.array([model.nats(sentence) for sentence in evaluator.scored])
         return [Row(name, model.sample(n, seed=0, longest=config.data.length), Scores(nats))]
 
-    def uncorrected() -> list[Row]:
-        assert prior
-        return [Row("prior", prior.sample(n, seed=0), Scores(prior.nats(evaluator.scored)))]
-
     rows: dict[str, Callable[[], Iterable[Row]]] = {
         "ar": lambda: trained("ar", autoregressive_config(config), n, usual),
         "diffusion-lm": lambda: trained("diffusion-lm", diffusion_lm_config(config), few, paper),
-        "prior": uncorrected,
+        "prior": lambda: _prior_rows(prior, evaluator, n),
         "bigram": lambda: counted("bigram", Bigram),
         "unigram": lambda: counted("unigram", Unigram),
         "shuffled": lambda: [Row("shuffled", shuffled(evaluator.training, n, seed=0))],
     }
     for baseline in options.baselines or []:
         yield from rows[baseline]()
+
+
+def _prior_rows(prior: Prior | None, evaluator: Evaluator, n: int) -> list[Row]:
+    assert prior  # it was made first, because some models have none
+    return [Row("prior", prior.sample(n, seed=0), Scores(prior.nats(evaluator.scored)))]
 
 
 def _model_rows(
