@@ -193,7 +193,8 @@ def _describe(message: str, known: Collection[str]) -> str:
         return message + _guess(command[1], known)
     if lacking := re.fullmatch(r"argument (\S+): expected (?:one|(\d+)) arguments?", message):
         return f"{lacking[1]} needs {lacking[2] or 'a'} value{'s' * bool(lacking[2])}"
-    if section := re.match(r'Parser key "([^"]+)": Unable to load config (\S+)', message):
+    section = re.match(r'Parser key "([^"]+)": Unable to load config (\S+)', message)
+    if section and not Path(section[2].strip("'")).is_file():
         return f"--{section[1]} must be a YAML file with options, got {section[2]}"
     key = re.match(r'Parser key "([^"]+)"', message)
     value = re.search(r".*(?:Got|Given) value: (.*)$", message)

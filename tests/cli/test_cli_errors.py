@@ -103,6 +103,14 @@ def test_errors_of_the_parser_are_plain(
     assert refusal(capsys, *arguments) == f"textdiff: error: {line}"
 
 
+def test_wrong_values_in_section_files_are_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "model.yaml").write_text("prior_contexts: abc\n", encoding="utf-8")
+    line = refusal(capsys, "train", "--model", str(tmp_path / "model.yaml"))
+    assert "must be a whole number, got abc" in line
+
+
 @pytest.mark.parametrize("command", [[], ["train"]])
 def test_help_is_in_our_words(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     with pytest.raises(SystemExit):

@@ -20,7 +20,7 @@ Context = tuple[int, ...]
 def dense(statistics: PairStatistics) -> torch.Tensor:
     before, after = statistics.pairs.long()
     rank_one = statistics.backoff_weight, statistics.backoff
-    contexts = Contexts(statistics.context_suffix.long(), statistics.context_weight, 4)
+    contexts = Contexts(statistics.context_last.long(), statistics.context_weight, 4)
     table = Transitions(before, after, statistics.values, *rank_one, contexts)
     return table.of_words(table.dense().T).T  # from states to words
 
@@ -105,7 +105,7 @@ def test_probabilities_are_those_of_kneser_and_ney(longest, ends, monkeypatch):
     assert_close(dense(statistics), rows[:, :V])
     assert_close(statistics.end, rows[:, V] if ends else torch.ones(len(rows)))
     states = [*words, *contexts]
-    assert [states[i] for i in statistics.context_suffix] == [context[1:] for context in contexts]
+    assert [states[i] for i in statistics.context_last] == [context[1:] for context in contexts]
 
 
 @pytest.mark.usefixtures("every_context")
@@ -146,7 +146,7 @@ def test_rare_pairs_are_no_contexts():
     often = Corpus.of([*[[0, 1]] * 20, *[[0, 2]] * 19])
     statistics = pair_statistics(often, V, contexts=100)
     # after the word 0, at the start of a sentence, and after both
-    assert statistics.context_suffix.tolist() == [1, 0, V]
+    assert statistics.context_last.tolist() == [1, 0, V]
 
 
 def test_most_frequent_pairs_are_kept():

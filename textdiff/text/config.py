@@ -104,7 +104,8 @@ class ModelConfig:
             of neighbours in the training text. unigram: single words. none: the network alone.
         sentence_loss: Minimize the nats of whole sentences under the Markov prior, instead of those
             of single words. The bound is a little better, and samples are worse.
-        prior_pairs: Most pairs that the Markov prior keeps. Others have the probability of words.
+        prior_pairs: Most pairs of words that the Markov prior keeps. Others have the probability of
+            single words. Contexts have entries of their own.
         prior_contexts: Most pairs of words, and most triples, after which the Markov prior counts
             the next word given all of them.
         self_cond_prob: Probability that a training example is given the model's own first estimate

@@ -16,6 +16,7 @@ from textdiff.doctor import ModelKind, TrainingBenchmark
 from textdiff.options import load_config
 from textdiff.prng import noise_generator, sample_keys
 from textdiff.text.config import TextConfig
+from textdiff.text.markov_prior import LONGEST
 from textdiff.text.model import DiffusionLM, DiffusionLMConfig
 from textdiff.text.transformer import NoisyText
 
@@ -57,7 +58,7 @@ def _with_pairs(model: DiffusionLM) -> DiffusionLM:
         model.markov.values.fill_(0.9 / SUCCESSORS)
         model.markov.backoff_weight[:words] = 0.1
         if contexts:
-            model.markov.context_suffix.copy_(torch.arange(contexts) % words)
+            model.markov.context_last.copy_(torch.arange(contexts) % words)
             model.markov.context_weight.fill_(0.1)
         model.prior_weight.fill_(1.0)
     return model
@@ -91,7 +92,8 @@ def _configuration(path: Path) -> TrainingBenchmark:
 
     def model() -> PreTrainedModel:
         options = asdict(config.model) | {"length": config.data.length}
-        options["prior_pairs"] = SUCCESSORS * (vocab_size + config.model.prior_contexts)
+        options["prior_contexts"] *= LONGEST - 1  # as many of each length
+        options["prior_pairs"] = SUCCESSORS * (vocab_size + options["prior_contexts"])
         return _with_pairs(DiffusionLM(DiffusionLMConfig(vocab_size=vocab_size, **options)))
 
     batch = _batch(vocab_size, length, config.train.batch_size)

@@ -81,6 +81,7 @@ class ScannedPrior(MarkovPrior):
         states = len(table.backoff)
         first, size = table.vocab_size, torch.bincount(table.before, minlength=states)
         before, after, values = [table.before], [table.after], [table.values]
+        of_words = table.backoff_weight.clone()
         context, weight = torch.arange(first, states), table.contexts.weight
         suffix = table.contexts.suffix.long()
         while len(context):
@@ -90,7 +91,7 @@ class ScannedPrior(MarkovPrior):
             before.append(context[number].to(table.before))
             after.append(table.after[entry])
             values.append(weight[number] * table.values[entry])
-            self.backoff_weight[context] += weight * table.backoff_weight[suffix]
+            self.backoff_weight[context] += weight * of_words[suffix]
             longer, index = suffix >= first, suffix - first
             context, weight, index = context[longer], weight[longer], index[longer]
             weight, suffix = (

@@ -72,8 +72,8 @@ class PairStatistics(NamedTuple):
         pairs: The pairs of states that are kept, sorted.
         values: Discounted probability of the second state of each pair after the first.
         backoff_weight: Weight of the backoff distribution after each state.
-        backoff: Backoff distribution of the words; with the end of the sentence it adds up to 1.
-        context_suffix: State of each context without its first word.
+        backoff: Backoff distribution of the words; with the end of a sentence it adds up to 1.
+        context_last: State of each context without its first word: for two words, the last one.
         context_weight: Weight of that state after each context.
     """
 
@@ -83,13 +83,13 @@ class PairStatistics(NamedTuple):
     values: Float[Tensor, " p"]
     backoff_weight: Float[Tensor, " s"]
     backoff: Float[Tensor, " s"]
-    context_suffix: Int[Tensor, " k"]
+    context_last: Int[Tensor, " k"]
     context_weight: Float[Tensor, " k"]
 
     @property
     def sizes(self) -> dict[str, int]:
         """Options of a model that has room for them."""
-        return {"prior_pairs": len(self.values), "prior_contexts": len(self.context_suffix)}
+        return {"prior_pairs": len(self.values), "prior_contexts": len(self.context_last)}
 
 
 class MarkovPrior(nn.Module):
@@ -106,7 +106,7 @@ class MarkovPrior(nn.Module):
     values: Tensor
     backoff_weight: Tensor
     backoff: Tensor
-    context_suffix: Tensor
+    context_last: Tensor
     context_weight: Tensor
 
     def __init__(self, vocab_size: int, pairs: int, contexts: int = 0) -> None:
@@ -120,7 +120,7 @@ class MarkovPrior(nn.Module):
             values=torch.zeros(pairs),
             backoff_weight=F.pad(torch.ones(vocab_size), (0, contexts)),
             backoff=padded,
-            context_suffix=torch.zeros(contexts, dtype=torch.int32),
+            context_last=torch.zeros(contexts, dtype=torch.int32),
             context_weight=torch.ones(contexts),
         )
         # models that were saved before there were contexts have no such buffers
@@ -135,10 +135,10 @@ class MarkovPrior(nn.Module):
 
     def chain(self) -> MarkovChain:
         """The Markov chain of the words."""
-        has_contexts = hasattr(self, "context_suffix")
+        has_contexts = hasattr(self, "context_last")
         contexts = None
         if has_contexts:
-            contexts = Contexts(self.context_suffix, self.context_weight, LONGEST)
+            contexts = Contexts(self.context_last, self.context_weight, LONGEST)
         before, after = self.pairs
         rank_one = self.backoff_weight, self.backoff
         table = Transitions(before, after, self.values, *rank_one, contexts)

@@ -50,7 +50,7 @@ def pair_statistics(
         values=_float(values),
         backoff_weight=_float(np.pad(weight, (0, len(rest)))),
         backoff=_float(np.pad(backoff[:-1], (0, len(rest)))),
-        context_suffix=torch.from_numpy(np.concatenate([[], *tree.suffix_states]).astype(np.int32)),
+        context_last=torch.from_numpy(np.concatenate([[], *tree.suffix_states]).astype(np.int32)),
         context_weight=_float(rest),
     )
 

@@ -115,7 +115,7 @@ def _split(rows: Rows, data: DataConfig) -> Texts:
     """Holds out `data.valid_share` of the rows: at random, or in stretches with `data.pack`."""
     n = len(rows)
     if n < 2:
-        too_few = "too few to train and to validate on"
+        too_few = "too few to train and to validate on without --data.valid"
         raise UserError(f"{data.train} holds one usable line: {too_few}")
     count = max(1, round(data.valid_share * n))
     held_out = np.zeros(n, bool)
