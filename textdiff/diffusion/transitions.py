@@ -58,7 +58,7 @@ class Transitions:
     """Transition matrix P = S + backoff_weight backoff^T with a sparse matrix S.
 
     Smoothed tables of word pairs have this form: S holds the pairs that occur, and all pairs back
-    off to the frequency of their second word. The row of a context is S plus `contexts.weight`
+    off to one distribution of their second word. The row of a context is S plus `contexts.weight`
     times the row of its suffix.
 
     Args:
@@ -173,26 +173,26 @@ class Transitions:
 
     def lookup(self, before: Int[Tensor, "*n"], after: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """P(before, after) of given pairs of states."""
-        result = self._listed(before, after) + self.backoff_weight[before] * self.backoff[after]
+        result = self._own(before, after)
         if not self.contexts:
             return result
         weights = F.pad(self.contexts.weight, (self.vocab_size, 0))
         suffixes, product = self._suffixes, torch.ones_like(result)
         for _ in range(self.contexts.longest - 1):
             product, before = product * weights[before], suffixes[before]
-            own = self._listed(before, after) + self.backoff_weight[before] * self.backoff[after]
-            result = result + product * own
+            result = result + product * self._own(before, after)
         return result
 
-    def _listed(self, before: Int[Tensor, "*n"], after: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """S(before, after) of given pairs of states."""
+    def _own(self, before: Int[Tensor, "*n"], after: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """P(before, after) of given pairs of states, for contexts without that of the suffix."""
+        backoff = self.backoff_weight[before] * self.backoff[after]
         if not len(self.values):
-            return torch.zeros_like(self.backoff[after])
+            return backoff
         size = len(self.backoff)
         rows = torch.arange(0, size * size, size, device=before.device)  # sums need no product
         keys, wanted = rows[self.before.long()] + self.after, rows[before] + after
         found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        return self.values[found].where(keys[found] == wanted, 0)
+        return backoff + self.values[found].where(keys[found] == wanted, 0)
 
     def power(self, exponent: float) -> "Transitions":
         """The transitions with every entry of P raised to a power."""

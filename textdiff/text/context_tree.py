@@ -1,6 +1,7 @@
 """Contexts of one, two and more words in a text, and counts of the words that follow them."""
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -71,15 +72,15 @@ class ContextTree:
         """One number for a context and a word."""
         return context * (self.boundary + 1) + word
 
-    def first_state(self, longer: int) -> int:
-        """State of the first of the contexts with `longer` words more than one."""
-        return self.boundary + sum(map(len, self.keys[: longer - 1]))
+    @property
+    def first_states(self) -> list[int]:
+        """State of the first word, of the first context of two words, of three words and so on."""
+        return [0, *accumulate(map(len, self.keys[:-1]), initial=self.boundary)]
 
     @property
     def suffix_states(self) -> list[np.ndarray]:
         """For each length from 2, the states of the contexts without their first words."""
-        first = [0, *(self.first_state(longer) for longer in range(1, len(self.keys)))]
-        return [state + number for state, number in zip(first, self.suffixes, strict=False)]
+        return [a + b for a, b in zip(self.first_states, self.suffixes, strict=False)]
 
     def next_state(self, longer: int, context: np.ndarray, word: np.ndarray) -> np.ndarray:
         """State after contexts and a word that follows: the longest context at the end of both.
@@ -93,7 +94,7 @@ class ContextTree:
         if longer == len(self.keys):
             return state
         child = self._child(longer, context, word)
-        return np.where(child >= 0, self.first_state(longer + 1) + child, state)
+        return np.where(child >= 0, self.first_states[longer + 1] + child, state)
 
     def count(self, corpus: Corpus, ends: bool) -> Followers:
         """Counts the words after the contexts of the longest length.

@@ -103,7 +103,7 @@ def _pairs(tree: ContextTree, rows: list[Followers]) -> tuple[np.ndarray, np.nda
     before, after, values = [], [], []
     for longer, row in enumerate(rows):
         context, word, value = row.of(row.word < tree.boundary)
-        before.append(context + (tree.first_state(longer) if longer else 0))
+        before.append(context + tree.first_states[longer])
         after.append(tree.next_state(longer, context, word))
         values.append(value)
     pairs = np.stack([np.concatenate(before), np.concatenate(after)])
