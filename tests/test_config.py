@@ -15,11 +15,11 @@ from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import config_file, load_config
 from textdiff.text.config import (
     DataConfig,
-    DecodingConfig,
     ModelConfig,
     TextConfig,
     TokenizerConfig,
 )
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.tokenizer import TOKENIZERS
 
 SECTIONS = (

@@ -157,6 +157,16 @@ def test_grid_has_the_log_snrs_of_times(order, window):
     close(levels[[0, -1]].double(), double(*endpoints(COSINE)).view(2, 1, 1).expand(2, 2, 4), 1e-6)
 
 
+@pytest.mark.parametrize("power", [0.5, 1.5, 3.0])
+def test_grid_of_a_power_has_its_moments(power):
+    """tau = 1 - (k / steps)^power, by the definition."""
+    path = random_path()
+    levels = path.grid(4, power)
+    for k in range(5):
+        tau = torch.full((6,), 1 - (k / 4) ** power, dtype=torch.float64)
+        close(levels[k], path(tau).float(), 1e-6)
+
+
 @pytest.mark.parametrize("stagger", [0.0, 0.1, 3.0, 50.0])
 def test_times_run_from_start_to_clean(stagger):
     path = random_path(stagger)

@@ -114,6 +114,16 @@ def test_reported_error_is_that_of_draws(inexact, batch, order, window):
     )
 
 
+def test_default_bound_moves_all_words_together(inexact, batch):
+    ids, mask, _ = many(batch, 1)
+    sentences = [tuple(row[kept].tolist()) for row, kept in zip(ids, mask, strict=True)]
+    usual, parallel = (
+        scores_of("model", inexact, sentences, EvaluationConfig(order=order, ode=0)).nats
+        for order in ("auto", "parallel")
+    )
+    assert usual.tolist() == parallel.tolist()
+
+
 def test_words_are_averaged_by_position():
     words = np.array([[1.0, 2.0, np.nan], [3.0, np.nan, np.nan], [5.0, 6.0, 7.0]])
     found = by_position(words)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from textdiff.config import SamplingConfig
 from textdiff.diffusion.gaussian import diffuse
 from textdiff.sampling import collect
-from textdiff.text.config import DecodingConfig
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import (
     Request,

@@ -14,8 +14,8 @@ from pretended_device import DEVICE, pretended_device
 from textdiff.config import SamplingConfig, TrainConfig
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
-from textdiff.text.config import DecodingConfig
 from textdiff.text.dataset import training_batches, validation_batches
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.diagnostics import losses_by_logsnr, token_recovery
 from textdiff.text.likelihood import negative_elbo, ode_negative_elbo
 from textdiff.text.requests import (

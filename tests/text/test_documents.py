@@ -7,7 +7,7 @@ import torch
 
 from textdiff.config import SamplingConfig, UserError
 from textdiff.sampling import collect
-from textdiff.text.config import DecodingConfig
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.documents import windowed
 from textdiff.text.requests import continue_request, joined, rewrite_request, sample_request
 from textdiff.text.sampling import generate

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from textdiff.config import UserError
 from textdiff.diffusion.gaussian import diffuse
 from textdiff.diffusion.markov_text import MarkovText
-from textdiff.text.config import DecodingConfig
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.model import DiffusionLM
 from textdiff.text.requests import sample_request
 from textdiff.text.transformer import NoisyText

@@ -9,11 +9,12 @@ from torch.testing import assert_close
 from textdiff.config import SamplingConfig, UserError
 from textdiff.diffusion.samplers import SAMPLERS
 from textdiff.sampling import collect
-from textdiff.text.config import DecodingConfig
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.requests import rewrite_request, sample_request
 from textdiff.text.sampling import generate
 from textdiff.text.tokenizer import encode, tokens_of_words
 
+PARALLEL = DecodingConfig(order="parallel")
 ORDERS = ("left-to-right", "right-to-left", "random")
 every_order = pytest.mark.parametrize("order", ORDERS)
 every_kind = pytest.mark.parametrize("kind", ["sample", "rewrite", "infill", "continue"])
@@ -69,6 +70,39 @@ def test_random_orders_differ_between_samples(model, tokenizer, monkeypatch):
     request = sample_request(model, 6, 0, 8, DecodingConfig(order="random"))
     seen = levels(model, tokenizer, request, monkeypatch, steps=16)[8]
     assert len({tuple(row.tolist()) for row in seen}) > 1
+
+
+@pytest.mark.parametrize("kind", ["sample", "infill", "continue"])
+def test_default_order_is_random_in_joint_draws(draw, new_request, kind):
+    """With a sampler that uses the mean of the words, all of them move together."""
+    usual, parallel, random = (
+        new_request(kind, order=order, temperature=2.0) for order in ("auto", "parallel", "random")
+    )
+    assert draw(usual) == draw(random) != draw(parallel)
+    assert draw(usual, sampler="ddim") == draw(parallel, sampler="ddim")
+
+
+def test_default_order_of_rewriting_is_parallel(draw, new_request):
+    usual = draw(new_request("rewrite", temperature=2.0))
+    assert usual == draw(new_request("rewrite", order="parallel", temperature=2.0))
+
+
+def test_default_order_of_other_models_is_parallel(new_model, tokenizer):
+    model = new_model(stagger_prob=0.0)
+    usual, parallel = (
+        list(collect(generate(model, tokenizer, request, SamplingConfig(steps=4))))
+        for request in (sample_request(model, 6, 0), sample_request(model, 6, 0, None, PARALLEL))
+    )
+    assert usual == parallel
+
+
+def test_few_words_move_in_the_first_steps(model, tokenizer, monkeypatch):
+    request = sample_request(model, 3, 0, 20, DecodingConfig(order="random"))
+    seen = levels(model, tokenizer, request, monkeypatch, steps=8)
+    finished = (seen == seen.max()).sum(2).float().mean(1)
+    steps = finished.diff()
+    assert (steps[1:] >= steps[:-1] - 1).all()
+    assert finished[4] < 8.5  # after half of the steps
 
 
 def test_orders_need_a_model_trained_so(new_model):

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from textdiff.config import SamplingConfig, UserError
-from textdiff.text.config import DecodingConfig
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.requests import (
     continue_request,
     infill_request,
@@ -62,8 +62,9 @@ def test_rewriting_changes_more_at_higher_strength(model, draw, ids):
 
 def test_rewriting_at_strength_1_is_sampling(model, draw, ids):
     """Only the length of the text has an effect."""
+    parallel = DecodingConfig(order="parallel")
     rewritten = draw(rewrite_request(model, ids, 3, strength=1.0))
-    assert rewritten == draw(sample_request(model, 3, seed=0, length=len(ids)))
+    assert rewritten == draw(sample_request(model, 3, 0, len(ids), parallel))
 
 
 def test_rewriting_takes_its_share_of_steps(model, tokenizer, ids):

@@ -12,8 +12,9 @@ from textdiff.cli.parser import quiet_libraries
 from textdiff.config import SamplingConfig, UserError, check
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import from_options
-from textdiff.text.config import DecodingConfig, TextConfig
+from textdiff.text.config import TextConfig
 from textdiff.text.control_config import ClassifierConfig
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.inputs import candidates, checked_strengths, checked_texts
 from textdiff.training.run_dir import open_run_dir
 

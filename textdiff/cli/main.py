@@ -14,8 +14,9 @@ from textdiff.cli.parser import (
 from textdiff.config import SamplingConfig
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import OptionParser
-from textdiff.text.config import DecodingConfig, TextConfig
+from textdiff.text.config import TextConfig
 from textdiff.text.control_config import ClassifierConfig
+from textdiff.text.decoding_config import DecodingConfig
 
 MODEL_HELP = "Run folder, its model/ folder, or a model on the Hugging Face hub."
 LOG_HELP = (

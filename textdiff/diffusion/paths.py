@@ -57,9 +57,15 @@ class NoisePath:
         times = tau * (1 + stagger) - stagger * (1 - self.place)
         return self.start.to(times) * times.clamp(0, 1)
 
-    def grid(self, steps: int) -> Float[Tensor, "m b *n"]:
-        """Log SNRs of a sampler with `steps` steps, noisy end first, in float32 on the CPU."""
-        return torch.stack([self(tau.expand(len(self.start))) for tau in _taus(steps)]).float()
+    def grid(self, steps: int, power: float = 1.0) -> Float[Tensor, "m b *n"]:
+        """Log SNRs of a sampler with `steps` steps, noisy end first, in float32 on the CPU.
+
+        Args:
+            power: After step k, tau is 1 - (k / steps)^power. Above 1, few coordinates of a
+                staggered path move in the first steps, when least is known about the others.
+        """
+        taus = 1 - (1 - _taus(steps)) ** power
+        return torch.stack([self(tau.expand(len(self.start))) for tau in taus]).float()
 
 
 def even_in_logsnr(schedule: Schedule) -> Path:

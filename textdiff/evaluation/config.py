@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from textdiff.config import Precision, SamplerName, SamplingConfig, UserError, check
-from textdiff.text.config import DecodingConfig
+from textdiff.text.decoding_config import DecodingConfig, Order
 
 BASELINES = ("ar", "diffusion-lm", "prior", "bigram", "unigram", "shuffled")
 
@@ -26,7 +26,8 @@ class EvaluationConfig:
         clamp: Replace every estimate of x0 by the nearest word embedding when sampling the model.
         x0: What stands for the clean embeddings in a step of the model: joint (a drawn sentence),
             mean, or auto.
-        order: Order in which words lose their noise, in the model's samples and in its bound.
+        order: Order in which words lose their noise, in the model's samples and in its bound. auto:
+            samples as `textdiff sample` has them, and the bound of all words together.
         window: Number of words that lose their noise at the same time in orders other than
             parallel. If null, 1.
         mbr: Candidates for each target of a model of pairs. The one that agrees best with the
@@ -63,7 +64,7 @@ class EvaluationConfig:
     guidance_scale: float | None = None
     clamp: bool = False
     x0: Literal["auto", "joint", "mean"] = "auto"
-    order: Literal["parallel", "left-to-right", "right-to-left", "random"] = "parallel"
+    order: Order = "auto"
     window: int | None = None
     mbr: int = 1
     rank: int | None = None
@@ -120,7 +121,7 @@ class EvaluationConfig:
     def with_usual_decoding(self) -> "EvaluationConfig":
         """These options with the default sampler and decoding, which baselines have."""
         usual = replace(self, sampler="ddpm", temperature=None, guidance_scale=None, clamp=False)
-        return replace(usual, x0="auto", order="parallel", window=None)
+        return replace(usual, x0="auto", order="auto", window=None)
 
     @property
     def step_counts(self) -> list[int]:
@@ -128,9 +129,14 @@ class EvaluationConfig:
         return [self.steps] if isinstance(self.steps, int) else self.steps
 
     @property
+    def bound_order(self) -> str:
+        """Order of the words in the bound."""
+        return "parallel" if self.order == "auto" else self.order
+
+    @property
     def draws(self) -> int:
         """Random draws per sentence of the bound; few words move at a time in other orders."""
-        return 32 if self.order == "parallel" else 64
+        return 32 if self.bound_order == "parallel" else 64
 
     @property
     def decoding(self) -> DecodingConfig:

@@ -84,7 +84,7 @@ def _estimate(
         words = exact[:, :-1].where(mask, 0)
         rest = exact.sum(1) - words.sum(1)
         return words, rest, torch.zeros_like(rest)
-    order, window = options.order, options.window or 1
+    order, window = options.bound_order, options.window or 1
     first, second = (
         word_nats(model, ids, mask, each, draws=options.draws // 2, order=order, window=window)
         for each in (fold_in(key, 32), fold_in(key, 33))

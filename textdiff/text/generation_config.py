@@ -8,8 +8,8 @@ from transformers import GenerationConfig
 
 from textdiff.arguments import refuse_unknown
 from textdiff.config import SamplingConfig, check
-from textdiff.text.config import DecodingConfig
 from textdiff.text.control_config import ControlConfig
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.tokenizer import PAD, special_ids
 
 COUNTS = ("max_new_tokens", "num_return_sequences", "max_denoising_steps")

@@ -4,7 +4,7 @@ They differ only in the time of the noise schedule at which each word starts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from textdiff.config import UserError
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.config import DecodingConfig
 from textdiff.text.control_config import ControlConfig
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.lengths import sequence_lengths, writes_documents
 from textdiff.text.predictor import WordPredictor
 from textdiff.text.tokenizer import MASK
@@ -99,7 +99,7 @@ def resolve_decoding(model: TextModel, config: DecodingConfig | Decoding) -> Dec
         asked = {
             "--guidance_scale": config.guidance_scale is not None,
             "--x0 joint": config.x0 == "joint",
-            f"--order {config.order}": config.order != "parallel",
+            f"--order {config.order}": config.order not in ("auto", "parallel"),
             "--forbid or --require": bool(config.forbid or config.require),
             "--classifier": config.classifier is not None,
         }
@@ -113,7 +113,7 @@ def resolve_decoding(model: TextModel, config: DecodingConfig | Decoding) -> Dec
         raise UserError("--classifier needs a model without sources: write the label in the source")
     if config.x0 == "joint" and not model.markov:
         raise UserError("--x0 joint needs a model with a Markov prior (model.prior markov)")
-    if config.order != "parallel" and not model.config.stagger_prob:
+    if config.order not in ("auto", "parallel") and not model.config.stagger_prob:
         rule = "a model trained for it (model.stagger_prob above 0)"
         raise UserError(f"--order {config.order} needs {rule}")
     longest, window = model.config.length, config.window or 1
@@ -169,7 +169,10 @@ def rewrite_request(
             raise UserError(f"--strength must be {rule}, got {each}")
     everywhere = torch.ones_like(given, dtype=torch.bool)
     start = torch.tensor(strengths, dtype=torch.float32).expand(given.shape)
-    return Request(given, everywhere, start, resolve_decoding(model, decoding))
+    decoding = resolve_decoding(model, decoding)
+    if decoding.order == "auto":
+        decoding = replace(decoding, order="parallel")
+    return Request(given, everywhere, start, decoding)
 
 
 def infill_request(

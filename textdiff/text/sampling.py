@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -28,6 +28,7 @@ from textdiff.text.predictor import WordPredictor
 from textdiff.text.requests import Request, TextModel
 
 COLDEST = 0.2  # temperature below which the pair table to the power 1 / temperature underflows
+FEW_FIRST = 1.5  # power of the grid that moves words in order; see docs/experiments.md
 POOL = 16  # batches that are sorted by length together; more would delay the first results
 
 
@@ -68,6 +69,7 @@ def sample_batches(
     options = sampling_precision(model, config.precision), config.sampler, probabilities
     reverse = partial(_reverse, model, *options)
     joint, keys = _draws_jointly(model, request, config), sample_keys(config.seed, len(request.ids))
+    request = _in_order(model, request, joint)
     for rows in batches:
         part, own_keys = request.part(rows), keys[rows].to(model.device)
         noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if joint else None
@@ -145,7 +147,16 @@ def _log_snrs(schedule: Schedule, request: Request, steps: int, keys: Int[Tensor
         return resample_grid(schedule, steps, strength)
     order = decoding.order, decoding.window
     path = order_path(schedule, request.start, request.mask, keys, *order)
-    return path.grid(math.ceil(steps * strength)).unique_consecutive(dim=0)
+    power = 1.0 if decoding.order == "parallel" else FEW_FIRST
+    return path.grid(math.ceil(steps * strength), power).unique_consecutive(dim=0)
+
+
+def _in_order(model: WordPredictor, request: Request, joint: bool) -> Request:
+    """The request with the order that `auto` stands for."""
+    if request.decoding.order != "auto":
+        return request
+    order = "random" if joint and model.config.stagger_prob else "parallel"
+    return replace(request, decoding=replace(request.decoding, order=order))
 
 
 def _draws_jointly(model: WordPredictor, request: Request, config: SamplingConfig) -> bool:

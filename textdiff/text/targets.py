@@ -4,7 +4,7 @@ import torch
 
 from textdiff.config import UserError, check
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.config import DecodingConfig
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.lengths import spread_lengths
 from textdiff.text.requests import Decoding, Request, TextModel, continued
 

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from textdiff.arguments import checked_arguments, from_arguments
 from textdiff.config import SamplingConfig, UserError, check
 from textdiff.text.autoregressive import ONLY_LEFT_TO_RIGHT, Autoregressive
-from textdiff.text.config import DecodingConfig
 from textdiff.text.control_config import phrases
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.free_lengths import choose_lengths
 from textdiff.text.inputs import candidates, checked_strengths, checked_texts, for_each
 from textdiff.text.requests import (

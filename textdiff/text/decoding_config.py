@@ -1,0 +1,52 @@
+"""Options of decoding. Importing this module does not import torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from textdiff.config import check, check_choices
+from textdiff.text.config import check_guidance_scale, check_temperature
+from textdiff.text.control_config import ControlConfig
+
+Order = Literal["auto", "parallel", "left-to-right", "right-to-left", "random"]
+
+
+@dataclass(frozen=True)
+class DecodingConfig(ControlConfig):
+    """Options of decoding: how sampling uses the predicted word probabilities.
+
+    Args:
+        temperature: Temperature of the word probabilities, for models trained with objective ce.
+            Below 1 gives more common words, above 1 more variety. If null, the model's own
+            (model.sampling_temperature).
+        guidance_scale: Guidance towards words that fit the context, or the source of a model of
+            pairs. 1 is no guidance, about 1.3 gives words that agree with each other, 0 ignores the
+            context, and from 3 on words become too rare. If null, model.sampling_guidance_scale.
+        clamp: Replace every estimate of x0 by the nearest word embedding, as Diffusion-LM does.
+        x0: What stands for the clean embeddings in a step. joint: those of a sentence drawn from
+            the predicted distribution, all words together. mean: their mean. auto: joint with the
+            sampler ddpm, a temperature of at least 0.2 and a model that has a Markov prior,
+            otherwise mean.
+        order: Order in which words lose their noise. parallel: all together. Others need a model
+            trained with model.stagger_prob above 0. auto: random for such a model where x0 is
+            joint, and parallel otherwise and in rewriting.
+        window: Number of words that lose their noise together in the other orders. If null, 1.
+    """
+
+    temperature: float | None = None
+    guidance_scale: float | None = None
+    clamp: bool = False
+    x0: Literal["auto", "joint", "mean"] = "auto"
+    order: Order = "auto"
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choices(self)
+        if self.temperature is not None:
+            check_temperature("--temperature", self.temperature)
+        if self.guidance_scale is not None:
+            check_guidance_scale("--guidance_scale", self.guidance_scale)
+        if self.window is not None:
+            check(self.window >= 1, "--window", "at least 1", self.window)
+            without = self.order in ("auto", "parallel")
+            check(not without, "--order", "another one with --window", self.order)
