@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from textdiff.config import UserError
 from textdiff.diffusion.gaussian import from_x0
 from textdiff.diffusion.likelihood import prior_and_diffusion_loss
 from textdiff.diffusion.paths import even_in_logsnr
@@ -61,6 +62,11 @@ def test_bound_of_markov_text_is_its_likelihood(exact, batch, order, window):
     gap = (nats - length_nats(exact, ids, mask) - markov_nats(exact, ids, mask)).view(40, 8)
     assert_close(gap.mean(0), torch.zeros(8), atol=0.15, rtol=0)
     assert gap.std(0).max() < 0.5
+
+
+def test_unknown_orders_are_refused(exact, batch):
+    with pytest.raises(UserError, match="order must be one of parallel, left-to-right"):
+        word_nats(exact, *many(batch, 1), order="auto")
 
 
 def test_word_by_word_is_the_chain_rule(exact, batch):

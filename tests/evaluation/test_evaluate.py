@@ -100,6 +100,11 @@ def test_nats_by_position_are_in_report(evaluated: Evaluated) -> None:
     assert all(len(set(map(len, found.values()))) == 1 for found in positions.values())
 
 
+def test_report_names_what_auto_stood_for(evaluated: Evaluated) -> None:
+    options = evaluated.report["options"]
+    assert (options["x0"], options["order"]) == ("joint", "random")
+
+
 def test_bound_is_that_of_the_order(run: str, tmp_path: Path) -> None:
     """Baselines keep their own order."""
     names = {"order": "left-to-right", "out": str(tmp_path), "baselines": ["ar"]}

@@ -16,7 +16,7 @@ from textdiff.config import UserError
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.evaluation.evaluate import evaluate
 from textdiff.evaluation.pair_evaluator import PairEvaluator, TargetRow, held_out_pairs
-from textdiff.evaluation.pairs import GREEDY, _targets
+from textdiff.evaluation.pairs import GREEDY, generated_row
 from textdiff.evaluation.scores import Scores, scores_of
 from textdiff.text.hub import load_model
 from textdiff.text.lengths import length_nats
@@ -124,7 +124,7 @@ def test_lengths_follow_sources_and_candidates(
     monkeypatch.setattr(TargetLengths, "forward", predicted)
     monkeypatch.setattr("textdiff.evaluation.pairs.most_like_others", lambda _: select)
     options, scores = EvaluationConfig(mbr=candidates), Scores(np.zeros(1))
-    found = _targets("model", model, evaluator, options, 1, scores)
+    found = generated_row("model", model, evaluator, options, 1, scores)
     assert [*map(len, found.sentences)] == sizes
 
 

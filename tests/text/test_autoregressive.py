@@ -12,6 +12,7 @@ from textdiff.config import SamplingConfig, UserError
 from textdiff.evaluation.reference_lm import ReferenceLM
 from textdiff.sampling import collect
 from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
+from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.hub import load_model
 from textdiff.text.requests import (
     continue_request,
@@ -114,6 +115,15 @@ def test_rewriting_and_infilling_are_refused(gpt, tokenizer):
     ):
         with pytest.raises(UserError, match="sample and continue"):
             next(generate(gpt, tokenizer, request, SamplingConfig()))
+
+
+@pytest.mark.parametrize(
+    "option", [{"clamp": True}, {"x0": "mean"}, {"order": "random"}, {"guidance_scale": 1.0}]
+)
+def test_options_of_diffusion_are_refused(gpt, option):
+    (name,) = option
+    with pytest.raises(UserError, match=f"--{name}.* needs a diffusion model"):
+        sample_request(gpt, 1, seed=0, decoding=DecodingConfig(**option))
 
 
 def test_loaded_baseline_has_the_same_likelihood(gpt, tokenizer, batch, tmp_path):

@@ -1,5 +1,6 @@
 """Laws of the log SNRs and of the given words of training examples."""
 
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -35,3 +36,12 @@ def test_logsnrs_fill_the_schedule_evenly(new_model):
 def test_logsnrs_stay_within_their_bounds(new_model):
     logsnr = training_logsnr(new_model(uniform_logsnr_prob=0.5), torch.arange(5000))
     assert ((logsnr >= -9) & (logsnr <= 6)).all()
+
+
+@pytest.mark.parametrize(("infill_prob", "stagger_prob"), [(0.25, 0.1), (0.1, 0.6), (0.0, 1.0)])
+def test_loss_is_divided_by_predicted_words(new_model, infill_prob, stagger_prob):
+    model = new_model(infill_prob=infill_prob, stagger_prob=stagger_prob).train()
+    ids = torch.zeros(4000, 20, dtype=torch.long)
+    corrupted = model._corrupt(ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(4000))
+    ratio = corrupted.predicted.sum() / model._count(corrupted)
+    assert_close(ratio, torch.tensor(1.0), rtol=0.02, atol=0)

@@ -116,7 +116,7 @@ def test_windows_longer_than_texts_are_refused(model):
         sample_request(model, 2, 0, decoding=DecodingConfig(order="random", window=21))
     with pytest.raises(UserError, match="--window must be at least 1"):
         DecodingConfig(order="random", window=0)
-    with pytest.raises(UserError, match="--order must be another one with --window"):
+    with pytest.raises(UserError, match="--order must be left-to-right, right-to-left or random"):
         DecodingConfig(window=3)
 
 

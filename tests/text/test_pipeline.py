@@ -10,8 +10,8 @@ import textdiff
 from textdiff import TextDiffusion
 from textdiff.config import UserError
 from textdiff.prng import noise_generator, sample_keys, uniform_generator
+from textdiff.text.decoding import Decoding
 from textdiff.text.denoiser import build_denoiser
-from textdiff.text.requests import Decoding
 from textdiff.text.tokenizer import MASK
 
 SENTENCE = "the king sees a small dog ."

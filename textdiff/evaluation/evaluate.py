@@ -35,9 +35,10 @@ from textdiff.sampling import collect, sampling_precision, with_progress
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import DataConfig, TextConfig
 from textdiff.text.dataset import examples
+from textdiff.text.decoding import Decoding, resolve_decoding, without_auto
 from textdiff.text.diagnostics import Sentence
 from textdiff.text.hub import load_model
-from textdiff.text.requests import Decoding, TextModel, resolve_decoding, sample_request
+from textdiff.text.requests import TextModel, sample_request
 from textdiff.text.sampling import generate
 from textdiff.text.sources import open_texts
 from textdiff.training.run_dir import load_config_of, training_seconds
@@ -57,7 +58,7 @@ def evaluate(name: str, options: EvaluationConfig) -> dict[str, Any]:
         The content of report.json.
     """
     model, tokenizer = load_model(name)
-    decoding = resolve_decoding(model, options.decoding)
+    decoding = without_auto(model, resolve_decoding(model, options.decoding), options.sampler)
     run, config = load_config_of(name, TextConfig)
     options = replace(options, baselines=options.baselines_for(model.config.has_sources))
     folder = Path(options.out) if options.out else run / "evaluation"

@@ -21,12 +21,14 @@ from textdiff.evaluation.config import EvaluationConfig
 from textdiff.evaluation.pair_evaluator import PairEvaluator, TargetRow, held_out_pairs
 from textdiff.evaluation.report import report_rows
 from textdiff.evaluation.scores import Scores, recovery_of, scores_of
+from textdiff.progress import ProgressBar
 from textdiff.sampling import collect, sampling_precision, with_progress
 from textdiff.text.autoregressive import Autoregressive
 from textdiff.text.config import TextConfig
 from textdiff.text.dataset import examples
+from textdiff.text.decoding import resolve_decoding, without_auto
 from textdiff.text.inputs import candidates
-from textdiff.text.requests import TextModel, joined, resolve_decoding
+from textdiff.text.requests import TextModel, joined
 from textdiff.text.sampling import generate
 from textdiff.text.selection import most_like_others, ranking
 from textdiff.text.sources import open_texts
@@ -59,12 +61,12 @@ def evaluate_pairs(
     held_out = [tuple(ids) for ids in examples(texts.valid, tokenizer, data)]
     scored = random.Random(0).sample(held_out, min(options.scored, len(held_out)))
     evaluator = PairEvaluator(pairs, scored, [*texts.train()], tokenizer)
-    decoding = asdict(resolve_decoding(model, options.decoding))
+    decoding = without_auto(model, resolve_decoding(model, options.decoding), options.sampler)
     report = {
         "table": {},
         "signatures": evaluator.signatures,
         "recovery": recovery_of(model, scored),
-        "options": asdict(options) | decoding | {"draws": options.draws},
+        "options": asdict(options) | asdict(decoding) | {"draws": options.draws},
     }
     rows = chain(
         [_reference_row(evaluator)],
@@ -93,7 +95,7 @@ def _model_rows(
     counts = options.step_counts[:1] if isinstance(model, Autoregressive) else options.step_counts
     for steps in counts:
         label = "model" if len(counts) == 1 else f"model, {steps} steps"
-        yield _targets(label, model, evaluator, options, steps, scores)
+        yield generated_row(label, model, evaluator, options, steps, scores)
 
 
 def _baseline_rows(
@@ -110,11 +112,11 @@ def _baseline_rows(
         own = autoregressive_config(config)
         model = train_baseline(name, own, evaluator.tokenizer, folder, seconds)
         scores = scores_of(name, model, evaluator.scored, usual)
-        yield _targets(name, model, evaluator, usual, 1, scores)
-        yield _targets(f"{name}, greedy", model, evaluator, greedy, 1, scores)
+        yield generated_row(name, model, evaluator, usual, 1, scores)
+        yield generated_row(f"{name}, greedy", model, evaluator, greedy, 1, scores)
 
 
-def _targets(
+def generated_row(
     label: str,
     model: TextModel,
     evaluator: PairEvaluator,
@@ -122,7 +124,13 @@ def _targets(
     steps: int,
     scores: Scores,
 ) -> TargetRow:
-    """A row of generated targets."""
+    """A row of generated targets, one for each source.
+
+    Args:
+        label: Name of the row.
+        steps: Number of sampling steps.
+        scores: Likelihoods of the references.
+    """
     tokenizer, many = evaluator.tokenizer, candidates(options.mbr, options.rank)
     given, sampling = [*map(list, evaluator.encode([*evaluator.pairs]))], options.sampling(steps)
     requests = [target_request(model, ids, many, None, options.decoding) for ids in given]
@@ -135,12 +143,15 @@ def _targets(
     task = Task(request, decode, sampling, select)
     start, count = time.perf_counter(), -(-len(given) * many // sampling.batch_size)
     batches = generate(model, tokenizer, task.request, sampling)
-    output = task.output(collect(with_progress(batches, count, label=f"sampling {label}")))
+    found = collect(with_progress(batches, count, label=f"sampling {label}"))
+    bar = {"desc": f"choosing {label}", "total": len(given), "unit": "target", "leave": False}
+    results = [*ProgressBar(task.results(found), disable=select is None, **bar)]
     seconds = time.perf_counter() - start
-    sentences = [evaluator.target(ids) for ids in output.sequences]
+    sentences = [evaluator.target(result.ids) for result in results]
     evaluations = many * steps * EVALUATIONS[options.sampler]
     if isinstance(model, Autoregressive):
         evaluations = many * max(map(len, sentences))
     precision = sampling_precision(model, options.precision)
+    texts = [result.text for result in results]
     dtype = "bfloat16" if precision == "bf16" else "float32"
-    return TargetRow(label, sentences, scores, seconds, evaluations, dtype, output.texts)
+    return TargetRow(label, sentences, scores, seconds, evaluations, dtype, texts)

@@ -8,6 +8,7 @@ from textdiff.text.config import check_guidance_scale, check_temperature
 from textdiff.text.control_config import ControlConfig
 
 Order = Literal["auto", "parallel", "left-to-right", "right-to-left", "random"]
+ORDERS_OF_EVERY_MODEL = ("auto", "parallel")
 
 
 @dataclass(frozen=True)
@@ -48,5 +49,6 @@ class DecodingConfig(ControlConfig):
             check_guidance_scale("--guidance_scale", self.guidance_scale)
         if self.window is not None:
             check(self.window >= 1, "--window", "at least 1", self.window)
-            without = self.order in ("auto", "parallel")
-            check(not without, "--order", "another one with --window", self.order)
+            ordered = self.order not in ORDERS_OF_EVERY_MODEL
+            rule = "left-to-right, right-to-left or random with --window"
+            check(ordered, "--order", rule, self.order)

@@ -11,9 +11,9 @@ from textdiff.device import autocast
 from textdiff.diffusion.automaton import Automaton
 from textdiff.diffusion.gaussian import Denoiser, Prediction, from_x0
 from textdiff.diffusion.wrappers import clamped, self_conditioned
+from textdiff.text.decoding import Decoding
 from textdiff.text.functional import project
 from textdiff.text.predictor import Guide, WordPredictor
-from textdiff.text.requests import Decoding
 from textdiff.text.transformer import NoisyText
 
 Uniforms = Callable[[int], Float[Tensor, "b n"]]  # n uniform random numbers for each sentence

@@ -25,10 +25,11 @@ from textdiff.diffusion.gaussian import diffuse
 from textdiff.prng import normal, sample_keys, uniform
 from textdiff.sampling import sampling_precision
 from textdiff.text.control import allowed_rows
+from textdiff.text.decoding import Decoding
 from textdiff.text.functional import cross_entropy
 from textdiff.text.lengths import writes_documents
 from textdiff.text.predictor import WordPredictor
-from textdiff.text.requests import Decoding, infill_request, joined
+from textdiff.text.requests import infill_request, joined
 from textdiff.text.sequence_likelihood import ROWS, padded
 from textdiff.text.special_tokens import ANY_NUMBER, MASK
 from textdiff.text.transformer import NoisyText

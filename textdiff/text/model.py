@@ -165,9 +165,13 @@ class DiffusionLM(GenerativePredictor):
         return terms | self._schedule_term(batch, positions.scatter(nats.detach()).sum(1))
 
     def _count(self, batch: CorruptedBatch) -> Scalar:
-        """About the expected number of targets, so that losses of parts of a batch add up."""
-        share = 1 - self.config.infill_prob / 2 if self.training else 1.0
-        return batch.mask.sum() * (share * self.config.target_share)
+        """About the expected number of predicted words, so that losses of parts of a batch add up.
+
+        Half of the words are given in an infill, and two fifths are clean on a staggered path.
+        """
+        c, words = self.config, batch.mask.sum() * self.config.target_share
+        share = (1 - c.infill_prob / 2) * (1 - 0.4 * c.stagger_prob) if self.training else 1.0
+        return words * share
 
     def _schedule_term(self, batch: CorruptedBatch, nats: Float[Tensor, " b"]) -> dict[str, Scalar]:
         """Misfit of the adaptive schedule, from the nats of each sentence."""

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from textdiff.config import check
 from textdiff.diffusion.paths import NoisePath, places, stagger_of
 from textdiff.diffusion.schedules import Schedule
 from textdiff.prng import fold_in, uniform
@@ -25,10 +26,19 @@ def order_path(
         keys: Keys of the sentences, for random order.
         order: parallel, left-to-right, right-to-left or random.
         window: Number of words that lose their noise at the same time, if not parallel.
+
+    Raises:
+        UserError: If there is no such order.
     """
     moving = mask & (start > 0)
     position = torch.arange(start.shape[1], device=start.device).expand(start.shape)
     shuffled = uniform(fold_in(keys, 31).unsqueeze(1) + position, stream=31)
-    priority = {"right-to-left": -position, "random": shuffled}.get(order, position).float()
+    priorities = {
+        "parallel": position,
+        "left-to-right": position,
+        "right-to-left": -position,
+        "random": shuffled,
+    }
+    check(order in priorities, "order", f"one of {', '.join(priorities)}", order)
     stagger = stagger_of(window, moving) * (order != "parallel")
-    return NoisePath(schedule, start, places(priority, moving), stagger)
+    return NoisePath(schedule, start, places(priorities[order].float(), moving), stagger)

@@ -13,31 +13,13 @@ from torch import Tensor
 
 from textdiff.config import UserError
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.control_config import ControlConfig
+from textdiff.text.decoding import Decoding, resolve_decoding
 from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.lengths import sequence_lengths, writes_documents
 from textdiff.text.predictor import WordPredictor
 from textdiff.text.tokenizer import MASK
 
 TextModel = WordPredictor | Autoregressive
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Values of a `DecodingConfig`, in which the model's own replace null."""
-
-    temperature: float = 1.0
-    guidance_scale: float = 1.0
-    clamp: bool = False
-    x0: str = "auto"
-    order: str = "parallel"
-    window: int = 1
-    control: ControlConfig = field(default_factory=ControlConfig)
-
-    @property
-    def least_tokens(self) -> int:
-        """Number of tokens that has room for the required phrases, one for each word."""
-        return self.control.least_tokens
 
 
 @dataclass(frozen=True)
@@ -55,7 +37,7 @@ class Request:
     ids: Int[Tensor, "n l"]
     mask: Bool[Tensor, "n l"]
     start: Float[Tensor, "n l"]
-    decoding: Decoding = Decoding()
+    decoding: Decoding = field(default_factory=Decoding)
 
     @property
     def given(self) -> Bool[Tensor, "n l"]:
@@ -65,7 +47,7 @@ class Request:
     @property
     def strength(self) -> float:
         """The latest time at which a word starts."""
-        return float(self.start.where(self.mask, 0).max())
+        return round(float(self.start.where(self.mask, 0).max()), 6)  # from float32
 
     def part(self, rows: list[int]) -> "Request":
         """Some of the sequences, without positions that none of them has."""
@@ -83,48 +65,6 @@ def joined(requests: Sequence[Request]) -> Request:
         return torch.cat([F.pad(part, (0, longest - part.shape[1])) for part in parts])
 
     return Request(padded("ids"), padded("mask"), padded("start"), requests[0].decoding)
-
-
-def resolve_decoding(model: TextModel, config: DecodingConfig | Decoding) -> Decoding:
-    """Takes temperature and guidance scale from the model where the configuration has none.
-
-    A resolved one is returned as it is.
-
-    Raises:
-        UserError: If the configuration asks for something that the model does not have.
-    """
-    if isinstance(config, Decoding):
-        return config
-    if isinstance(model, Autoregressive):
-        asked = {
-            "--guidance_scale": config.guidance_scale is not None,
-            "--x0 joint": config.x0 == "joint",
-            f"--order {config.order}": config.order not in ("auto", "parallel"),
-            "--forbid or --require": bool(config.forbid or config.require),
-            "--classifier": config.classifier is not None,
-        }
-        for option in filter(asked.get, asked):
-            raise UserError(f"{option} needs a diffusion model, this one is autoregressive")
-        return Decoding(config.temperature or 1.0)
-    if config.temperature is not None and model.config.objective != "ce":
-        trained = f"this one has {model.config.objective}"
-        raise UserError(f"--temperature needs a model trained with objective ce, {trained}")
-    if config.classifier and model.config.has_sources:
-        raise UserError("--classifier needs a model without sources: write the label in the source")
-    if config.x0 == "joint" and not model.markov:
-        raise UserError("--x0 joint needs a model with a Markov prior (model.prior markov)")
-    if config.order not in ("auto", "parallel") and not model.config.stagger_prob:
-        rule = "a model trained for it (model.stagger_prob above 0)"
-        raise UserError(f"--order {config.order} needs {rule}")
-    longest, window = model.config.length, config.window or 1
-    if window > longest:
-        rule = f"at most {longest}, the longest text of this model"
-        raise UserError(f"--window must be {rule}, got {window}")
-    own, guidance_scale = model.config, config.guidance_scale
-    guidance_scale = own.sampling_guidance_scale if guidance_scale is None else guidance_scale
-    temperature = config.temperature or own.sampling_temperature
-    order = config.order, window, config
-    return Decoding(temperature, guidance_scale, config.clamp, config.x0, *order)
 
 
 def sample_request(

@@ -20,6 +20,7 @@ from textdiff.prng import noise_generator, sample_keys, uniform_generator
 from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_precision
 from textdiff.text.autoregressive import ONLY_LEFT_TO_RIGHT, Autoregressive
 from textdiff.text.control import Control, control_of
+from textdiff.text.decoding import without_auto
 from textdiff.text.denoiser import Uniforms, build_denoiser
 from textdiff.text.documents import windowed
 from textdiff.text.functional import source_words
@@ -27,7 +28,6 @@ from textdiff.text.orders import order_path
 from textdiff.text.predictor import WordPredictor
 from textdiff.text.requests import Request, TextModel
 
-COLDEST = 0.2  # temperature below which the pair table to the power 1 / temperature underflows
 FEW_FIRST = 1.5  # power of the grid that moves words in order; see docs/experiments.md
 POOL = 16  # batches that are sorted by length together; more would delay the first results
 
@@ -68,8 +68,9 @@ def sample_batches(
         return
     options = sampling_precision(model, config.precision), config.sampler, probabilities
     reverse = partial(_reverse, model, *options)
-    joint, keys = _draws_jointly(model, request, config), sample_keys(config.seed, len(request.ids))
-    request = _in_order(model, request, joint)
+    decoding = without_auto(model, request.decoding, config.sampler)
+    request, keys = replace(request, decoding=decoding), sample_keys(config.seed, len(request.ids))
+    joint = decoding.x0 == "joint"
     for rows in batches:
         part, own_keys = request.part(rows), keys[rows].to(model.device)
         noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if joint else None
@@ -143,34 +144,13 @@ def _log_snrs(schedule: Schedule, request: Request, steps: int, keys: Int[Tensor
         keys: Keys of the sequences, for random order.
     """
     decoding, strength = request.decoding, request.strength
-    if decoding.order == "parallel" and (request.start == strength)[request.mask].all():
+    start = request.start[request.mask]
+    if decoding.order == "parallel" and (start == start.max()).all():
         return resample_grid(schedule, steps, strength)
     order = decoding.order, decoding.window
     path = order_path(schedule, request.start, request.mask, keys, *order)
     power = 1.0 if decoding.order == "parallel" else FEW_FIRST
     return path.grid(math.ceil(steps * strength), power).unique_consecutive(dim=0)
-
-
-def _in_order(model: WordPredictor, request: Request, joint: bool) -> Request:
-    """The request with the order that `auto` stands for."""
-    if request.decoding.order != "auto":
-        return request
-    order = "random" if joint and model.config.stagger_prob else "parallel"
-    return replace(request, decoding=replace(request.decoding, order=order))
-
-
-def _draws_jointly(model: WordPredictor, request: Request, config: SamplingConfig) -> bool:
-    """Whether steps draw whole sentences. Raises UserError if they should, and cannot."""
-    decoding, sampler = request.decoding, config.sampler
-    if decoding.x0 == "joint" and sampler != "ddpm":
-        raise UserError(f"--x0 joint needs --sampler ddpm, got {sampler}")
-    too_cold = decoding.temperature < COLDEST
-    if decoding.x0 == "joint" and too_cold:
-        rule = f"a --temperature of at least {COLDEST}"
-        raise UserError(f"--x0 joint needs {rule}, got {decoding.temperature}: use --x0 mean")
-    if decoding.x0 == "mean" or sampler != "ddpm" or model.markov is None or too_cold:
-        return False
-    return bool(model.prior_weight == 1)  # not yet during the warm-up
 
 
 def _generate_left_to_right(

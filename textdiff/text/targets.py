@@ -4,9 +4,10 @@ import torch
 
 from textdiff.config import UserError, check
 from textdiff.text.autoregressive import Autoregressive
+from textdiff.text.decoding import Decoding
 from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.lengths import spread_lengths
-from textdiff.text.requests import Decoding, Request, TextModel, continued
+from textdiff.text.requests import Request, TextModel, continued
 
 
 def need_sources(model: TextModel) -> None:

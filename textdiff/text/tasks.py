@@ -11,6 +11,7 @@ from textdiff.arguments import checked_arguments, from_arguments
 from textdiff.config import SamplingConfig, UserError, check
 from textdiff.text.autoregressive import ONLY_LEFT_TO_RIGHT, Autoregressive
 from textdiff.text.control_config import phrases
+from textdiff.text.decoding import resolve_decoding
 from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.free_lengths import choose_lengths
 from textdiff.text.inputs import candidates, checked_strengths, checked_texts, for_each
@@ -22,7 +23,6 @@ from textdiff.text.requests import (
     infill_request,
     joined,
     refuse_sources,
-    resolve_decoding,
     rewrite_request,
     sample_request,
 )
