@@ -54,3 +54,13 @@ def test_the_text_most_like_the_others_wins():
     assert [each.row for each in select.choose(candidates[:3])] == [0]
     assert [each.row for each in select.choose(candidates[3:])] == [4]
     assert most_like_others(1) is None
+
+
+def test_larger_quantiles_give_longer_targets(pipe):
+    sizes = [
+        len(pipe.generate("the king", steps=1, length_quantile=quantile).sequences[0])
+        for quantile in (0.01, 0.5, 0.99, None)
+    ]
+    assert sizes[0] <= sizes[1] <= sizes[2]
+    assert sizes[0] < sizes[2]
+    assert sizes[3] == sizes[1]

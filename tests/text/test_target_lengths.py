@@ -76,3 +76,10 @@ def test_lengths_are_spread_evenly_from_the_median():
     assert spread_lengths(weight, 15, 0).sort().values.tolist() == [*range(15)]
     assert spread_lengths(weight, 5, 0).equal(spread_lengths(weight, 9, 0)[:5])
     assert spread_lengths(weight, 99, 4).min() == 4
+
+
+def test_first_length_has_the_given_quantile():
+    """The others become longer with it, and stay possible."""
+    weight = torch.ones(16)
+    assert spread_lengths(weight, 3, 4, first=0.75).tolist() == [12, 10, 14]
+    assert spread_lengths(weight, 99, 4, first=0.01).min() == 4

@@ -219,6 +219,7 @@ def test_outputs_are_targets_alone(pipe):
         (lambda pipe: pipe.generate(["the", " "]), r"source \(number 2\) must be a text"),
         (lambda pipe: pipe.generate(" ".join(["king"] * 19)), "the source has 19 tokens, at most"),
         (lambda pipe: pipe.generate("the", length=19), "length must be between 1 and 18"),
+        (lambda pipe: pipe.generate("the", length_quantile=1.0), "length_quantile must be above 0"),
         (lambda pipe: pipe.generate("the", mbr=0), "mbr must be at least 1"),
         (lambda pipe: pipe.generate("the", mbr=2, rank=2), "mbr must be left out with rank"),
         (lambda pipe: pipe.generate(["the", "king " * 19]), r"^source \(number 2\): the source"),
@@ -242,3 +243,5 @@ def test_bad_input_is_refused_in_one_line(pipe, call, message):
 def test_models_without_sources_generate_no_targets(model, tokenizer):
     with pytest.raises(UserError, match=r"has no sources: train one with --data\.source"):
         TextDiffusion(model, tokenizer).generate("the king")
+    with pytest.raises(UserError, match="length_quantile needs a model of pairs"):
+        TextDiffusion(model, tokenizer).sample(1, length_quantile=0.7)

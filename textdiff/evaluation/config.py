@@ -1,6 +1,6 @@
 """Options of an evaluation of a text model. This module imports nothing heavy."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,8 @@ class EvaluationConfig:
         temperature: Temperature of the model's word probabilities. If null, the model's own.
         guidance_scale: Guidance scale of the model in sampling; the likelihood always uses 1. If
             null, the model's own.
+        length_quantile: Quantile of the predicted lengths that targets of the model have. If null,
+            the model's own.
         clamp: Replace every estimate of x0 by the nearest word embedding when sampling the model.
         x0: What stands for the clean embeddings in a step of the model: joint (a drawn sentence),
             mean, or auto.
@@ -62,6 +64,7 @@ class EvaluationConfig:
     sampler: SamplerName = "ddpm"
     temperature: float | None = None
     guidance_scale: float | None = None
+    length_quantile: float | None = None
     clamp: bool = False
     x0: Literal["auto", "joint", "mean"] = "auto"
     order: Order = "auto"
@@ -121,7 +124,7 @@ class EvaluationConfig:
     def with_usual_decoding(self) -> "EvaluationConfig":
         """These options with the default sampler and decoding, which baselines have."""
         usual = replace(self, sampler="ddpm", temperature=None, guidance_scale=None, clamp=False)
-        return replace(usual, x0="auto", order="auto", window=None)
+        return replace(usual, x0="auto", order="auto", window=None, length_quantile=None)
 
     @property
     def step_counts(self) -> list[int]:
@@ -141,7 +144,7 @@ class EvaluationConfig:
     @property
     def decoding(self) -> DecodingConfig:
         """Options of the model's decoding."""
-        names = ("temperature", "guidance_scale", "clamp", "x0", "order", "window")
+        names = [field.name for field in fields(DecodingConfig) if hasattr(self, field.name)]
         return DecodingConfig(**{name: getattr(self, name) for name in names})
 
     def sampling(self, steps: int) -> SamplingConfig:

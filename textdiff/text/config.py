@@ -122,6 +122,8 @@ class ModelConfig:
             of the training.
         sampling_temperature: Default temperature of the word probabilities in sampling.
         sampling_guidance_scale: Default guidance scale in sampling. 1 is no guidance.
+        sampling_length_quantile: Default quantile of the predicted lengths that a target has, in a
+            model of pairs.
     """
 
     family: Literal["diffusion", "autoregressive"] = "diffusion"
@@ -149,7 +151,8 @@ class ModelConfig:
     uniform_logsnr_prob: float = 0.1
     prior_warmup: tuple[float, float] = (0.25, 0.6)
     sampling_temperature: float = 1.0
-    sampling_guidance_scale: float = 1.3
+    sampling_guidance_scale: float = 1.0
+    sampling_length_quantile: float = 0.5
 
     def __post_init__(self) -> None:
         below = f"below logsnr_max = {self.logsnr_max}"
@@ -167,6 +170,7 @@ class ModelConfig:
         check(0 <= start < end, "model.prior_warmup", "two rising shares", self.prior_warmup)
         check_temperature("model.sampling_temperature", self.sampling_temperature)
         check_guidance_scale("model.sampling_guidance_scale", self.sampling_guidance_scale)
+        check_length_quantile("model.sampling_length_quantile", self.sampling_length_quantile)
 
     @property
     def matmul_width(self) -> int:
@@ -187,6 +191,11 @@ def check_temperature(key: str, value: float) -> None:
 def check_guidance_scale(key: str, value: float) -> None:
     """Raises UserError unless `value` can be used as a guidance scale."""
     check(0 <= value <= 100, key, "between 0 and 100", value)
+
+
+def check_length_quantile(key: str, value: float) -> None:
+    """Raises UserError unless `value` can be used as a quantile of lengths."""
+    check(0 < value < 1, key, "above 0 and below 1", value)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ class Decoding:
 
     temperature: float = 1.0
     guidance_scale: float = 1.0
+    length_quantile: float = 0.5
     clamp: bool = False
     x0: str = "auto"
     order: str = "auto"
@@ -49,6 +50,8 @@ def resolve_decoding(
         raise UserError(f"--temperature needs a model trained with objective ce, {trained}")
     if config.classifier and model.config.has_sources:
         raise UserError("--classifier needs a model without sources: write the label in the source")
+    if config.length_quantile is not None and not model.config.has_sources:
+        raise UserError("--length_quantile needs a model of pairs: use --length")
     if config.x0 == "joint" and not model.markov:
         raise UserError("--x0 joint needs a model with a Markov prior (model.prior markov)")
     if config.order not in ORDERS_OF_EVERY_MODEL and not model.config.stagger_prob:
@@ -61,8 +64,9 @@ def resolve_decoding(
     own, guidance_scale = model.config, config.guidance_scale
     guidance_scale = own.sampling_guidance_scale if guidance_scale is None else guidance_scale
     temperature = config.temperature or own.sampling_temperature
+    quantile = config.length_quantile or own.sampling_length_quantile
     control = {each.name: getattr(config, each.name) for each in fields(ControlConfig)}
-    rest = config.clamp, config.x0, config.order, window, ControlConfig(**control)
+    rest = quantile, config.clamp, config.x0, config.order, window, ControlConfig(**control)
     return Decoding(temperature, guidance_scale, *rest)
 
 
@@ -95,6 +99,7 @@ def _refuse_options_of_diffusion(config: DecodingConfig) -> None:
     """Raises UserError if a configuration has options that autoregressive models lack."""
     asked = {
         "--guidance_scale": config.guidance_scale is not None,
+        "--length_quantile": config.length_quantile is not None,
         "--clamp": config.clamp,
         f"--x0 {config.x0}": config.x0 != "auto",
         f"--order {config.order}": config.order not in ORDERS_OF_EVERY_MODEL,

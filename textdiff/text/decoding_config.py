@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from textdiff.config import check, check_choices
-from textdiff.text.config import check_guidance_scale, check_temperature
+from textdiff.text.config import check_guidance_scale, check_length_quantile, check_temperature
 from textdiff.text.control_config import ControlConfig
 
 Order = Literal["auto", "parallel", "left-to-right", "right-to-left", "random"]
@@ -20,8 +20,12 @@ class DecodingConfig(ControlConfig):
             Below 1 gives more common words, above 1 more variety. If null, the model's own
             (model.sampling_temperature).
         guidance_scale: Guidance towards words that fit the context, or the source of a model of
-            pairs. 1 is no guidance, about 1.3 gives words that agree with each other, 0 ignores the
-            context, and from 3 on words become too rare. If null, model.sampling_guidance_scale.
+            pairs. 1 is no guidance. About 1.3 gives words that agree more, in models whose prior
+            has no contexts. 0 ignores the context, and from 3 on words become too rare. If null,
+            model.sampling_guidance_scale.
+        length_quantile: Quantile of the predicted lengths that a target of a model of pairs has.
+            0.5 is the median; longer targets say more of their source. If null,
+            model.sampling_length_quantile.
         clamp: Replace every estimate of x0 by the nearest word embedding, as Diffusion-LM does.
         x0: What stands for the clean embeddings in a step. joint: those of a sentence drawn from
             the predicted distribution, all words together. mean: their mean. auto: joint with the
@@ -35,6 +39,7 @@ class DecodingConfig(ControlConfig):
 
     temperature: float | None = None
     guidance_scale: float | None = None
+    length_quantile: float | None = None
     clamp: bool = False
     x0: Literal["auto", "joint", "mean"] = "auto"
     order: Order = "auto"
@@ -47,6 +52,8 @@ class DecodingConfig(ControlConfig):
             check_temperature("--temperature", self.temperature)
         if self.guidance_scale is not None:
             check_guidance_scale("--guidance_scale", self.guidance_scale)
+        if self.length_quantile is not None:
+            check_length_quantile("--length_quantile", self.length_quantile)
         if self.window is not None:
             check(self.window >= 1, "--window", "at least 1", self.window)
             ordered = self.order not in ORDERS_OF_EVERY_MODEL

@@ -33,7 +33,8 @@ class DiffusionGenerationConfig(GenerationConfig):
     """Options of `DiffusionLM.generate`. Those that are None have their defaults.
 
     Beside the arguments below it has the fields of `SamplingConfig` (sampler, seed, batch_size,
-    precision) and of `DecodingConfig` (temperature, guidance_scale, clamp, x0, order, window).
+    precision) and of `DecodingConfig` (temperature, guidance_scale, length_quantile, clamp, x0,
+    order, window).
 
     Args:
         max_new_tokens: Number of new tokens of each sequence. Diffusion fills all of them: there is

@@ -1,5 +1,7 @@
 """Lengths of the sequences that a text model samples, and their likelihood."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -70,7 +72,9 @@ def draw_lengths(
     return _at_quantiles(weight, uniform(sample_keys(seed, n, first), stream=0), at_least)
 
 
-def spread_lengths(weight: Float[Tensor, " k"], n: int, at_least: int) -> Int[Tensor, " n"]:
+def spread_lengths(
+    weight: Float[Tensor, " k"], n: int, at_least: int, first: float = 0.5
+) -> Int[Tensor, " n"]:
     """Lengths from `at_least` to k - 1 that are spread evenly over their distribution.
 
     The first is the median, the next two are the quartiles, and so on: their quantiles are the
@@ -78,11 +82,12 @@ def spread_lengths(weight: Float[Tensor, " k"], n: int, at_least: int) -> Int[Te
 
     Args:
         weight: Weight of each length. If none from `at_least` on has any, all have the same.
+        first: Quantile of the first length. The others become longer or shorter with it.
     """
     number, quantiles = torch.arange(1, n + 1), torch.zeros(n, dtype=torch.float64)
     for bit in range(n.bit_length()):  # the bits of the number after the point, in reverse
         quantiles += (number >> bit & 1) * 0.5 ** (bit + 1)
-    return _at_quantiles(weight, quantiles, at_least)
+    return _at_quantiles(weight, quantiles ** (math.log(first) / math.log(0.5)), at_least)
 
 
 def _at_quantiles(

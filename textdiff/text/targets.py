@@ -4,7 +4,7 @@ import torch
 
 from textdiff.config import UserError, check
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.decoding import Decoding
+from textdiff.text.decoding import Decoding, resolve_decoding
 from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.lengths import spread_lengths
 from textdiff.text.requests import Request, TextModel, continued
@@ -26,13 +26,15 @@ def target_request(
     """Request for n targets of a source, which is given before the separator.
 
     Args:
-        length: Number of tokens of each target. If None, predicted from the source: the median for
-            the first target, and lengths spread evenly over their distribution for others.
+        length: Number of tokens of each target. If None, predicted from the source: the quantile
+            of the decoding for the first target, and lengths spread evenly over their distribution
+            for others.
 
     Raises:
         UserError: If the model has no sources, or no room for a target.
     """
     need_sources(model)
+    decoding = resolve_decoding(model, decoding)
     given, room = [*source, model.config.separator], model.config.length - len(source) - 1
     if room < 1:
         most = f"at most {model.config.length - 2} for this model"
@@ -46,5 +48,5 @@ def target_request(
         sequence = torch.tensor([given], device=model.device)
         weight = model.target_lengths(sequence, torch.ones_like(sequence, dtype=torch.bool))
         at_least = min(decoding.least_tokens, room)
-        lengths = spread_lengths(weight[0, : room + 1], n, at_least)
+        lengths = spread_lengths(weight[0, : room + 1], n, at_least, decoding.length_quantile)
     return continued(model, given, lengths + len(given), decoding)
