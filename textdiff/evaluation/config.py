@@ -1,18 +1,17 @@
 """Options of an evaluation of a text model. This module imports nothing heavy."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from textdiff.config import Precision, SamplerName, SamplingConfig, UserError, check
-from textdiff.text.decoding_config import DecodingConfig, Order
+from textdiff.text.decoding_config import DecodingConfig, WordDecodingConfig
 
 BASELINES = ("ar", "diffusion-lm", "prior", "bigram", "unigram", "shuffled")
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
-    """Options of an evaluation.
+class EvaluationConfig(WordDecodingConfig):
+    """Options of an evaluation. Those of decoding are for samples of the model alone.
 
     Args:
         data: Held-out text, with the same columns as the run's. If null, the text that the run held
@@ -20,18 +19,6 @@ class EvaluationConfig:
         n: Number of sentences per row of the table: of different sources for a model of pairs.
         steps: Number of sampling steps, or a list of them, which gives one row each.
         sampler: Sampler of the model.
-        temperature: Temperature of the model's word probabilities. If null, the model's own.
-        guidance_scale: Guidance scale of the model in sampling; the likelihood always uses 1. If
-            null, the model's own.
-        length_quantile: Quantile of the predicted lengths that targets of the model have. If null,
-            the model's own.
-        clamp: Replace every estimate of x0 by the nearest word embedding when sampling the model.
-        x0: What stands for the clean embeddings in a step of the model: joint (a drawn sentence),
-            mean, or auto.
-        order: Order in which words lose their noise, in the model's samples and in its bound. auto:
-            samples as `textdiff sample` has them, and the bound of all words together.
-        window: Number of words that lose their noise at the same time in orders other than
-            parallel. If null, 1.
         mbr: Candidates for each target of a model of pairs. The one that agrees best with the
             others is evaluated. Baselines have as many, except greedy ones.
         rank: The same with the candidate of the fewest nats per token.
@@ -51,7 +38,8 @@ class EvaluationConfig:
             time, at most five minutes.
         mauve: Compute MAUVE, with hidden states of the reference model as features. Needs the extra
             `mauve`.
-        scored: Number of held-out sentences whose likelihood is estimated.
+        scored: Number of held-out sentences whose likelihood is estimated, in the order of the
+            samples. If that is auto, it is the bound of all words together. Guidance is not used.
         ode: How many of these are also estimated by the probability-flow ODE, which is much slower.
         slow_n: Number of sentences of diffusion-lm, whose sampler takes 2,000 steps.
         out: Folder for report.json, samples.txt, figures.png and the trained baselines. If null,
@@ -62,13 +50,6 @@ class EvaluationConfig:
     n: int = 1000
     steps: int | list[int] = 32
     sampler: SamplerName = "ddpm"
-    temperature: float | None = None
-    guidance_scale: float | None = None
-    length_quantile: float | None = None
-    clamp: bool = False
-    x0: Literal["auto", "joint", "mean"] = "auto"
-    order: Order = "auto"
-    window: int | None = None
     mbr: int = 1
     rank: int | None = None
     precision: Precision = "auto"
@@ -84,6 +65,7 @@ class EvaluationConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least = {"n": 10, "scored": 2, "ode": 0, "slow_n": 10, "seed": 0, "mbr": 1}
         for name, least in at_least.items():
             value = getattr(self, name)
@@ -91,7 +73,6 @@ class EvaluationConfig:
         check(self.mbr == 1 or not self.rank, "--mbr", "left out with --rank", self.mbr)
         check(not Path(self.out or ".").is_file(), "--out", "a folder", self.out)
         check(bool(self.step_counts), "--steps", "at least 1", self.steps)
-        self.decoding  # noqa: B018 -- checks these options
         for steps in self.step_counts:
             self.sampling(steps)
         for baseline in self.baselines or []:
@@ -123,8 +104,7 @@ class EvaluationConfig:
 
     def with_usual_decoding(self) -> "EvaluationConfig":
         """These options with the default sampler and decoding, which baselines have."""
-        usual = replace(self, sampler="ddpm", temperature=None, guidance_scale=None, clamp=False)
-        return replace(usual, x0="auto", order="auto", window=None, length_quantile=None)
+        return replace(self, sampler="ddpm", **vars(WordDecodingConfig()))
 
     @property
     def step_counts(self) -> list[int]:
@@ -144,7 +124,7 @@ class EvaluationConfig:
     @property
     def decoding(self) -> DecodingConfig:
         """Options of the model's decoding."""
-        names = [field.name for field in fields(DecodingConfig) if hasattr(self, field.name)]
+        names = vars(WordDecodingConfig())
         return DecodingConfig(**{name: getattr(self, name) for name in names})
 
     def sampling(self, steps: int) -> SamplingConfig:

@@ -12,8 +12,8 @@ ORDERS_OF_EVERY_MODEL = ("auto", "parallel")
 
 
 @dataclass(frozen=True)
-class DecodingConfig(ControlConfig):
-    """Options of decoding: how sampling uses the predicted word probabilities.
+class WordDecodingConfig:
+    """Options of decoding without those of control.
 
     Args:
         temperature: Temperature of the word probabilities, for models trained with objective ce.
@@ -46,7 +46,6 @@ class DecodingConfig(ControlConfig):
     window: int | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_choices(self)
         if self.temperature is not None:
             check_temperature("--temperature", self.temperature)
@@ -59,3 +58,12 @@ class DecodingConfig(ControlConfig):
             ordered = self.order not in ORDERS_OF_EVERY_MODEL
             rule = "left-to-right, right-to-left or random with --window"
             check(ordered, "--order", rule, self.order)
+
+
+@dataclass(frozen=True)
+class DecodingConfig(ControlConfig, WordDecodingConfig):
+    """Options of decoding: how sampling uses the predicted word probabilities."""
+
+    def __post_init__(self) -> None:
+        ControlConfig.__post_init__(self)
+        WordDecodingConfig.__post_init__(self)
