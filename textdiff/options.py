@@ -193,15 +193,25 @@ def _describe(message: str, known: Collection[str]) -> str:
         return message + _guess(command[1], known)
     if lacking := re.fullmatch(r"argument (\S+): expected (?:one|(\d+)) arguments?", message):
         return f"{lacking[1]} needs {lacking[2] or 'a'} value{'s' * bool(lacking[2])}"
+    stray = re.match(r"Subcommand '\w+' does not accept option '((\w+)\.[^']+)'", message)
+    if stray:
+        option, section = stray[1], stray[2]
+        return f"the file of --{section} has the unknown option {option}{_guess(option, known)}"
+    return _describe_value(message)
+
+
+def _describe_value(message: str) -> str:
+    """The parser's message about the value of an option in plain words."""
     section = re.match(r'Parser key "([^"]+)": Unable to load config (\S+)', message)
     if section and not Path(section[2].strip("'")).is_file():
         return f"--{section[1]} must be a YAML file with options, got {section[2]}"
     key = re.match(r'Parser key "([^"]+)"', message)
-    value = re.search(r".*(?:Got|Given) value: (.*)$", message)
+    value = re.search(r".*(?:Got|Given) value:(.*)$", message)
     types = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message)
     if not (key and value and types):
         return message
     kinds = [TYPE_NAMES.get(name, name) or f"one of {choices}" for name, choices in types]
-    quoted = "'no'" in message and value[1] == "False"
+    got, quoted = value[1].strip(), "'no'" in message and value[1].strip() == "False"
     hint = " (YAML reads no as false: put it in quotes)" if quoted else ""
-    return f"--{key[1]} must be {' or '.join(dict.fromkeys(kinds))}, got {value[1]}{hint}"
+    got = {"": "nothing", "None": "null"}.get(got, got)
+    return f"--{key[1]} must be {' or '.join(dict.fromkeys(kinds))}, got {got}{hint}"

@@ -95,6 +95,8 @@ def test_mistake_is_one_line_with_name(
         (["train", "--model", "3"], "--model must be a YAML file with options, got '3'"),
         (["train", "--data.train"], "--data.train needs a value"),
         (["evaluate", "x", "--steps", "[1,a]"], "--steps must be a whole number, got [1, 'a']"),
+        (["train", "--model.width="], "--model.width must be a whole number, got nothing"),
+        (["train", "--model.width", "null"], "--model.width must be a whole number, got null"),
     ],
 )
 def test_errors_of_the_parser_are_plain(
@@ -103,12 +105,18 @@ def test_errors_of_the_parser_are_plain(
     assert refusal(capsys, *arguments) == f"textdiff: error: {line}"
 
 
-def test_wrong_values_in_section_files_are_named(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("prior_contexts: abc\n", "must be a whole number, got abc"),
+        ("widht: 8\n", "--model has the unknown option model.widht (did you mean model.width?)"),
+    ],
+)
+def test_mistakes_in_section_files_are_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str, part: str
 ) -> None:
-    (tmp_path / "model.yaml").write_text("prior_contexts: abc\n", encoding="utf-8")
-    line = refusal(capsys, "train", "--model", str(tmp_path / "model.yaml"))
-    assert "must be a whole number, got abc" in line
+    (tmp_path / "model.yaml").write_text(content, encoding="utf-8")
+    assert part in refusal(capsys, "train", "--model", str(tmp_path / "model.yaml"))
 
 
 @pytest.mark.parametrize("command", [[], ["train"]])
