@@ -34,3 +34,32 @@ def test_freed_memory_is_kept_for_later_tensors(users_choice: bool):
     output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
     pages, new = map(int, output.split())
     assert (new > pages / 2) if users_choice else (new < pages / 100)
+
+
+RETURNED = """
+import psutil, torch
+from textdiff.memory import keep_freed_memory, return_unused_memory
+
+def megabytes():
+    return psutil.Process().memory_info().rss // 2**20
+
+keep_freed_memory()
+tensors = [torch.ones(2**18) for _ in range(400)]  # 400 MB
+last = tensors[-1]
+kept = megabytes()
+tensors.clear()
+freed = megabytes()
+return_unused_memory()
+print(kept, freed, megabytes(), int(last.sum()))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are not changed")
+def test_unused_memory_returns_to_the_kernel():
+    command = [sys.executable, "-c", RETURNED]
+    environment = {name: value for name, value in os.environ.items() if name[:7] != "MALLOC_"}
+    output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
+    kept, freed, returned, last = map(int, output.split())
+    assert kept - freed < 40
+    assert freed - returned > 350
+    assert last == 2**18
