@@ -78,7 +78,7 @@ def add_sample(parser: OptionParser) -> None:
     help_ = "Interpolate from image A to image B."
     add("--interpolate", type=str, nargs=2, metavar=("A", "B"), help=help_)
     help_ = "Noise of --edit and --interpolate, from 0 (none) to 1 (nothing of the image is left)."
-    add("--strength", type=float, default=0.5, help=help_)
+    add("--strength", type=float | None, help=help_ + " If null, 0.5.")
     add("--out", type=str, default="grid.png", help="File for a grid of all images.")
     help_ = "Also write each image to a file in this folder."
     add("--files", type=str | None, metavar="FOLDER", help=help_)
@@ -102,13 +102,16 @@ def _check_task(options: Namespace) -> None:
     """Raises UserError if options are impossible, contradict each other or need another one."""
     from_options(ImageSamplingConfig, options)
     check_count(options.n)
-    check_strength(options.strength)
     check(
         options.n >= 2 or not options.interpolate, "--n of --interpolate", "at least 2", options.n
     )
     tasks = [f"--{name}" for name in ("inpaint", "edit", "interpolate") if options[name]]
     if len(tasks) > 1:
         raise UserError(f"{' and '.join(tasks)} cannot be combined: give one of them")
+    if options.strength is not None and not (options.edit or options.interpolate):
+        raise UserError("--strength needs --edit or --interpolate")
+    options.strength = 0.5 if options.strength is None else options.strength
+    check_strength(options.strength)
     for given, other in (("inpaint", "mask"), ("mask", "inpaint")):
         if options[given] and not options[other]:
             raise UserError(f"--{given} needs --{other}")

@@ -160,7 +160,7 @@ class ImageSamplingConfig(SamplingConfig):
 def check_window(order: str, window: int | None) -> None:
     """Raises UserError unless `window` can be one of an order."""
     if window is not None:
-        check(order != "parallel", "--order", "another one with --window", order)
+        check(order != "parallel", "--window", "left out with --order parallel", window)
         check(window >= 1, "--window", "at least 1", window)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ class ImageStream(ImageTasks[Iterator[ImageOutput]]):
 class ImageDiffusion(HubMixin, ImageTasks[ImageOutput]):
     """A trained image model: sample, edit, inpaint, interpolate.
 
-    The same seed gives the same images, whatever the batch size is.
+    In float32 the same seed gives the same images, whatever the batch size is.
 
     Examples:
         >>> from PIL import Image
@@ -90,7 +91,7 @@ class ImageDiffusion(HubMixin, ImageTasks[ImageOutput]):
     @classmethod
     @checked_arguments()
     def from_pretrained(
-        cls, name: str, *, revision: str | None = None, token: str | None = None
+        cls, name: str | Path, *, revision: str | None = None, token: str | None = None
     ) -> "ImageDiffusion":
         """Loads a model to this process's device.
 
@@ -99,7 +100,7 @@ class ImageDiffusion(HubMixin, ImageTasks[ImageOutput]):
             revision: Branch, tag or commit of a model on the hub. If None, the main branch.
             token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
         """
-        return cls(load_model(name, revision, token))
+        return cls(load_model(str(name), revision, token))
 
     @property
     def stream(self) -> ImageStream:

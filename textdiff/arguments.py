@@ -9,14 +9,27 @@ from contextvars import ContextVar
 from dataclasses import fields
 from functools import cache, wraps
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from textdiff.config import UserError, check
 
 F = TypeVar("F", bound=Callable[..., Any])
-KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
-KINDS[NoneType] = "None"
+KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text"}
+KINDS |= {bool: "True or False", NoneType: "None", Path: "a path"}
+# arguments of transformers and diffusers, and their names here
+ELSEWHERE = {
+    "num_inference_steps": "steps",
+    "num_return_sequences": "n",
+    "num_images_per_prompt": "n",
+    "max_length": "length",
+    "max_new_tokens": "length",
+    "generator": "seed",
+    "bad_words_ids": "forbid",
+    "force_words_ids": "require",
+    "class_labels": "label",
+}
 
 _on_command_line = ContextVar("_on_command_line", default=False)
 
@@ -48,6 +61,7 @@ def checked_arguments(*kinds: type[Any]) -> Callable[[F], F]:
         @wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
             hints = _hints(function, kinds)
+            args, kwargs = tuple(map(_plain, args)), {name: _plain(kwargs[name]) for name in kwargs}
             refuse_unknown(kwargs, hints)
             named = zip(list(signature.parameters)[: len(args)], args, strict=False)
             for name, value in [*named, *kwargs.items()]:
@@ -80,7 +94,8 @@ def refuse_unknown(arguments: Collection[str], known: Collection[str]) -> None:
     """Raises TypeError for the first argument that is not known, and names the nearest."""
     for name in arguments:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
+            same = [ELSEWHERE[name]] if ELSEWHERE.get(name) in known else []
+            nearest = same or difflib.get_close_matches(name, known, n=1)
             hint = f": did you mean {nearest[0]}?" if nearest else ""
             raise TypeError(f"unexpected argument {name}{hint}")
 
@@ -118,10 +133,18 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if hint in (str, bool, NoneType) else True
 
 
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and other libraries as those of Python."""
+    if isinstance(value, Real) and not isinstance(value, bool | int | float):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return value
+
+
 def _description(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(_description(each) for each in args)
+        parts = (_description(each) for each in args if not (each is int and float in args))
+        return " or ".join(sorted(parts, key=lambda part: "each" in part))
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}"
     if origin in (list, Sequence):

@@ -133,7 +133,7 @@ class SamplingConfig:
             in proportion. heun calls the network twice per step, the other samplers once.
         sampler: ddpm (ancestral), ddim (deterministic), dpm_solver (DPM-Solver++ 2M) or heun
             (probability-flow ODE).
-        seed: Seed of the noise. Sample i depends only on the seed and on i.
+        seed: Seed of the noise. In float32, sample i depends only on the seed and on i.
         batch_size: Samples computed together. In float32 it changes the speed, not the samples.
         precision: Precision of the network: auto (bf16 where this machine computes it natively and
             faster), bf16, or no (float32). In bf16 a sample may depend on the others in its batch.

@@ -3,6 +3,7 @@
 `HubMixin` is the reverse: it saves and uploads the model of a pipeline.
 """
 
+import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,7 +48,7 @@ def load_pretrained(
     source = model_source(name, files)
     if not Path(source).is_dir():
         source = _download(name, revision, token)
-    kind = "a model of textdiff" if len(kinds) > 1 else f"a {kinds[0].__name__}"
+    kind = "a model of textdiff" if len(kinds) > 1 else f"an {kinds[0].__name__}"
     model, report = _load(name, source, kind)
     if not isinstance(model, kinds):
         raise UserError(f"{name} is a {type(model).__name__}, not {kind}")
@@ -71,11 +72,22 @@ def model_source(name: str, files: tuple[str, ...]) -> str:
     folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
     for file in files:
         if folder.is_dir() and not (folder / file).exists():
-            raise UserError(f"{name} holds no model: no {file} in it or in {name}/model")
+            text = f"{name} holds no model: no {file} in it or in {name}/model"
+            raise UserError(text + _other_model(folder))
     if not folder.is_dir() and (folder.exists() or looks_local(name) or "/" not in name):
         way_out = "give a run folder, its model/ folder, or a hub name such as user/model"
         raise UserError(f"{name} is not a folder: {way_out}")
     return str(folder) if folder.is_dir() else name
+
+
+def _other_model(folder: Path) -> str:
+    """What a message says about a model of another kind in a folder."""
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    script = ": sample it with scripts/sample_image.py" if "image" in str(kind) else ""
+    return f", but a model of type {kind}{script}"
 
 
 def _download(name: str, revision: str | None, token: str | None) -> str:

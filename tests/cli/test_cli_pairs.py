@@ -26,7 +26,7 @@ def test_targets_of_a_file_are_those_of_each_source(
     pairs_run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, options = tmp_path / "sources.txt", ["--steps", "2", "--precision", "no"]
-    path.write_text("the king\na small dog\n", encoding="utf-8")
+    path.write_text("the king\n\na small dog\n", encoding="utf-8")
     lines = printed(capsys, "generate", pairs_run, "--source_file", str(path), *options)
     assert len(lines) == 2
     assert printed(capsys, "generate", pairs_run, "--source", "the king", *options) == lines[:1]
@@ -42,7 +42,11 @@ def test_candidates_are_reduced_to_n(pairs_run: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "--source must be given, or --source_file"),
+        (["--source", "a", "--source_file", "b"], "--source and --source_file are both given"),
+        (
+            ["--source", "the king", "--length", "3", "--length_quantile", "0.7"],
+            "leave one of them",
+        ),
         (["--source", " "], "--source must be a text"),
         (["--source_file", "nowhere.txt"], "nowhere.txt"),
         (["--source", "the king", "--mbr", "0"], "--mbr must be at least 1"),

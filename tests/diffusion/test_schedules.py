@@ -1,6 +1,7 @@
 """Schedules: their curves, their ends, their precision, and grids."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -17,9 +18,11 @@ from textdiff.diffusion.schedules import (
     cosine,
     endpoints,
     grid,
+    gumbel,
     linear,
     sigmoid,
     sqrt,
+    with_even_share,
 )
 
 ALPHA_BAR = {
@@ -178,3 +181,24 @@ def test_endpoints_are_noisy_first_then_clean(schedule):
 def test_endpoints_of_a_schedule_may_be_infinite():
     assert endpoints(cosine) == (-math.inf, math.inf)
     assert endpoints(linear) == (pytest.approx(2 * math.log(6.571586e-3 / 0.999978407)), math.inf)
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_share_of_time_is_even(share):
+    """The time at a log SNR is a mixture of the schedule's and of that of a straight line."""
+    schedule = bounded(cosine, -9.0, 9.0)
+    softened = with_even_share(schedule, share, knots=40001)
+    for t in (0.0, 0.003, 0.3, 0.8, 1.0):
+        logsnr = schedule(double(t))
+        time = (1 - share) * t + share * (9.0 - logsnr) / 18.0
+        assert_close(softened(time), logsnr, atol=1e-4, rtol=0)
+
+
+def test_even_share_passes_no_log_snr_at_once():
+    """A fitted schedule has passed its high log SNRs after a thousandth of the time."""
+    schedule = partial(
+        gumbel, center=double(2.0), scale=double(0.85), logsnr_min=-9.0, logsnr_max=6.0
+    )
+    first = double(1e-3)
+    assert schedule(first) < 0
+    assert with_even_share(schedule, 0.1)(first) > 5

@@ -24,7 +24,8 @@ MISTAKES = [
     ("sample", ["nowhere"], "nowhere is not a folder"),
     ("sample", ["nowhere", "--n", "0"], "--n must be between 1 and"),
     ("sample", ["nowhere", "--steps", "0"], "--steps must be at least 1"),
-    ("sample", ["nowhere", "--strength", "2"], "--strength must be between 0"),
+    ("sample", ["nowhere", "--edit", "a.png", "--strength", "2"], "--strength must be between 0"),
+    ("sample", ["nowhere", "--strength", "0.2"], "--strength needs --edit or --interpolate"),
     ("sample", ["nowhere", "--window", "0", "--order", "random"], "--window must be at least 1"),
     ("sample", ["nowhere", "--edit", "BROKEN"], "BROKEN: "),
     ("sample", ["RUN", "--out", "a.hdf"], "--out must be an image file"),
@@ -43,7 +44,7 @@ MISTAKES = [
     ("sample", [ONE_LEVEL, *INPAINT[1:], "SQUARE"], "--inpaint needs a model trained for it"),
     ("sample", [ONE_LEVEL, "--order", "random"], "--order random needs a model trained for it"),
     ("sample", ["RUN", "--order", "raster", "--window", "65"], "--window must be between 1 and 64"),
-    ("sample", ["nowhere", "--window", "2"], "--order must be another one with --window"),
+    ("sample", ["nowhere", "--window", "2"], "--window must be left out with --order parallel"),
     ("train", ["--model.stagger_prob", "2"], "model.stagger_prob must be in [0, 1]"),
     ("sample", ["RUN", "--edit", "nowhere.png"], "nowhere.png: No such file"),
     (

@@ -1,5 +1,8 @@
 """Laws of wrong arguments from Python: one line names the argument and what it takes."""
 
+import re
+
+import numpy as np
 import pytest
 
 from textdiff import TextDiffusion
@@ -28,7 +31,10 @@ def pipe(model, tokenizer):
         (lambda pipe: pipe.rewrite(b"the king"), "text must be a text"),
         (lambda pipe: pipe.rewrite(SENTENCE, strength="0.5"), "strength must be a number or"),
         (lambda pipe: pipe.rewrite(SENTENCE, strength=[0.2, None]), "strength must be a number"),
-        (lambda pipe: pipe.rewrite(SENTENCE, require=[3]), "require must be a list of which each"),
+        (lambda pipe: pipe.rewrite(SENTENCE, require=[3]), "require must be a text or a list of"),
+        (lambda pipe: pipe.rewrite(SENTENCE, protect=[""]), "protect must be words or phrases"),
+        (lambda pipe: pipe.sample(order="parallel", window=2), "window must be left out where all"),
+        (lambda pipe: pipe.rewrite(SENTENCE, window=2), "window needs order left-to-right"),
         (lambda pipe: pipe.infill(SENTENCE, longest="4"), "longest must be a whole number"),
         (lambda pipe: pipe.generate(5), "source must be a text"),
         (lambda pipe: pipe.complete("the [PAD] king"), r"text must be without \[PAD\]"),
@@ -46,6 +52,10 @@ def test_wrong_types_are_refused_in_one_line(pipe, call, message):
     [
         (lambda pipe: pipe.rewrite(SENTENCE, strngth=0.2), "strngth: did you mean strength"),
         (lambda pipe: pipe.infill(SENTENCE, longst=3), "longst: did you mean longest"),
+        (
+            lambda pipe: pipe.sample(num_inference_steps=3),
+            "num_inference_steps: did you mean ste",
+        ),
         (lambda pipe: pipe.stream.rewrite(SENTENCE, stepz=3), "stepz: did you mean steps"),
     ],
 )
@@ -56,5 +66,12 @@ def test_unknown_arguments_name_those_of_the_task(pipe, call, message):
 
 def test_protected_words_may_be_one_text(pipe):
     options = {"strength": 1.0, "n": 3, "temperature": 3.0, "steps": 2}
-    alike = [pipe.rewrite(SENTENCE, protect=each, **options) for each in (["dog"], "dog", "dog, ")]
-    assert alike[0].texts == alike[1].texts == alike[2].texts
+    alike = [pipe.rewrite(SENTENCE, protect=each, **options) for each in (["dog"], "dog", "dog, .")]
+    assert alike[0].texts == alike[1].texts
+    assert all(re.search(r"dog\s*\.$", text) for text in alike[2].texts)
+
+
+def test_numbers_of_numpy_are_numbers(pipe):
+    options = {"n": np.int64(2), "steps": np.int32(2), "seed": np.int64(3)}
+    found = pipe.rewrite(SENTENCE, strength=np.float32(0.5), **options)
+    assert found.texts == pipe.rewrite(SENTENCE, strength=0.5, n=2, steps=2, seed=3).texts

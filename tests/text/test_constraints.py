@@ -72,6 +72,22 @@ def test_every_task_obeys(pipe):
     assert all(text.startswith("the boy") for text in completed)
 
 
+def test_punctuation_is_found_beside_words(pipe):
+    """A phrase that begins or ends with no letter may have one beside it."""
+    found = pipe.sample(20, length=6, forbid=["."], require=["king"], **HOT).texts
+    assert not any("." in text for text in found)
+    assert all(has(text, "king") for text in found)
+    kept = pipe.sample(20, length=6, require=["king ."], **HOT).texts
+    assert all(re.search(r"king\s*\.", text) for text in kept)
+
+
+def test_many_words_may_be_forbidden(pipe):
+    words = [word for word in sorted(pipe.tokenizer.get_vocab()) if word.isalpha()]
+    forbidden = [word for word in words if word not in ("the", "king", "sees", "dog")]
+    found = pipe.sample(20, length=6, forbid=forbidden, require=["the king"], **HOT).texts
+    check(found, forbidden, ["the king"])
+
+
 def test_given_words_count(pipe):
     """A required phrase may be given, and forbidden ones may not arise around given words."""
     options = HOT | {"n": 12, "forbid": ["small girl"], "require": ["king"]}
@@ -129,7 +145,7 @@ def test_options_may_be_texts_with_commas(pipe):
         ({"require": ["unicorn"]}, "require: 'unicorn' is not in the model's vocabulary"),
         ({"forbid": ["a unicorn"]}, "forbid: 'unicorn' is not in the model's vocabulary"),
         ({"forbid": "king,"}, "forbid must be words or phrases, separated by commas, got ''"),
-        ({"length": 3, "require": ["the king sees a"]}, "no 3 tokens have all required"),
+        ({"length": 3, "require": ["the king sees a"]}, "no text of length 3 has all required"),
         ({"require": "the,a,king,boy,boys,girl,sees,brave"}, "have too many phrases together"),
     ],
 )
@@ -142,10 +158,10 @@ def test_contradictions_are_one_clear_line(pipe, options, message):
 def test_given_words_may_contradict(pipe):
     for message, call in {
         "forbid: the given words have 'king'": lambda: pipe.complete("the king", forbid="king"),
-        "no 2 tokens that keep the given words": lambda: pipe.infill(
+        "no text of length 2 has all required phrases and the given words": lambda: pipe.infill(
             f"the {MASK}", require=["king", "girl"]
         ),
-        "no 7 tokens that keep the given words": lambda: pipe.rewrite(
+        "no text of length 7 has all required phrases and the given words": lambda: pipe.rewrite(
             SENTENCE, protect=["small girl"], forbid="small girl"
         ),
     }.items():
@@ -187,7 +203,7 @@ def test_targets_obey_whatever_their_sources_have(pairs, tokenizer):
     found = pipe.generate(sources, n=20, forbid=FORBID, require=REQUIRE, **HOT)
     check(found.texts)
     assert len({len(ids) for ids in found.sequences}) > 2
-    with pytest.raises(UserError, match="have all required and no forbidden"):
+    with pytest.raises(UserError, match="has all required phrases"):
         pipe.generate(sources, length=1, require=REQUIRE)
     with pytest.raises(UserError, match="classifier needs a model without sources"):
         pipe.generate(sources, classifier="folder", label="king")

@@ -73,12 +73,13 @@ def test_random_orders_differ_between_samples(model, tokenizer, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["sample", "infill", "continue"])
-def test_default_order_is_random_in_joint_draws(draw, new_request, kind):
-    """With a sampler that uses the mean of the words, all of them move together."""
-    usual, parallel, random = (
-        new_request(kind, order=order, temperature=2.0) for order in ("auto", "parallel", "random")
+def test_default_order_goes_left_to_right(draw, new_request, kind):
+    """Where words are drawn jointly. With the mean of the words, all of them move together."""
+    usual, parallel, ordered = (
+        new_request(kind, order=order, temperature=2.0)
+        for order in ("auto", "parallel", "left-to-right")
     )
-    assert draw(usual) == draw(random) != draw(parallel)
+    assert draw(usual) == draw(ordered) != draw(parallel)
     assert draw(usual, sampler="ddim") == draw(parallel, sampler="ddim")
 
 
@@ -116,8 +117,8 @@ def test_windows_longer_than_texts_are_refused(model):
         sample_request(model, 2, 0, decoding=DecodingConfig(order="random", window=21))
     with pytest.raises(UserError, match="--window must be at least 1"):
         DecodingConfig(order="random", window=0)
-    with pytest.raises(UserError, match="--order must be left-to-right, right-to-left or random"):
-        DecodingConfig(window=3)
+    with pytest.raises(UserError, match="--window must be left out where all words move together"):
+        DecodingConfig(order="parallel", window=3)
 
 
 def test_each_token_has_its_own_strength(model, ids, draw):
@@ -137,7 +138,7 @@ def test_strengths_of_another_number_are_refused(model, ids):
 
 def test_protected_words_are_found_by_spelling(tokenizer):
     text = "The king sees a king's small dog ."
-    kept = tokens_of_words(tokenizer, text, ["KING", "small dog"])
+    (kept,) = tokens_of_words(tokenizer, [text], ["KING", "small dog"])
     words = tokenizer.encode(text, add_special_tokens=False)
     spelled = [
         text[start:end] for (start, end), keep in zip(words.offsets, kept, strict=True) if keep
@@ -150,7 +151,26 @@ def test_protected_words_are_found_by_spelling(tokenizer):
 def test_protected_words_must_be_in_the_text(tokenizer):
     for word in ("queen", "kin"):
         with pytest.raises(UserError, match=f"--protect: the text does not have '{word}'"):
-            tokens_of_words(tokenizer, "the king sees", [word])
+            tokens_of_words(tokenizer, ["the king sees"], [word])
+
+
+def test_protected_words_may_be_in_one_text(tokenizer):
+    """In many texts, each word protects those that have it."""
+    texts, words = ["the king sees .", "the dog ."], ["dog", "."]
+    assert tokens_of_words(tokenizer, texts, words) == [
+        [False, False, False, True],
+        [False, True, True],
+    ]
+    with pytest.raises(UserError, match="--protect: no text has 'queen'"):
+        tokens_of_words(tokenizer, texts, ["queen"])
+
+
+def test_slight_rewriting_changes_no_word(model, tokenizer):
+    """An adaptive schedule has passed all high log SNRs at a time of 0.001."""
+    ids = encode(tokenizer, "the king sees a small girl .")
+    request = rewrite_request(model, ids, 8, 0.001)
+    found = collect(generate(model, tokenizer, request, SamplingConfig(steps=8)))
+    assert [*found] == [ids] * 8
 
 
 def test_unknown_given_words_do_not_disturb(model, tokenizer, draw):

@@ -204,6 +204,7 @@ def fill(tokenizer: Tokenizer, text: str, *tokens: str) -> str:
         ("the [MASK] [MASK] good.", ["food", "is"], "the food is good."),
         ("the [MASK][MASK]  good.", ["food", "is"], "the food is  good."),
         ("[MASK]", ["food"], "food"),
+        ("the[MASK]is good.", ["food"], "the food is good."),
     ],
 )
 def test_filled_masks_have_the_right_spaces(words, text, tokens, expected):

@@ -13,7 +13,7 @@ from textdiff.config import SamplingConfig, UserError, check
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import from_options
 from textdiff.text.config import TextConfig
-from textdiff.text.control_config import ClassifierConfig
+from textdiff.text.control_config import ClassifierConfig, phrases
 from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.inputs import candidates, checked_strengths, checked_texts
 from textdiff.training.run_dir import open_run_dir
@@ -40,7 +40,7 @@ def sample(options: Namespace) -> None:
 
 def rewrite(options: Namespace) -> None:
     """Prints variations of a sentence, or of each line of standard input."""
-    words = [word.strip() for word in (options.protect or "").split(",") if word.strip()]
+    words = phrases(options.protect) if options.protect is not None else []
     strengths = checked_strengths(_numbers("--strength", options.strength))
     _on_texts(options, "rewrite", {"strength": strengths, "protect": words})
 
@@ -56,27 +56,18 @@ def continue_(options: Namespace) -> None:
 
 
 def generate(options: Namespace) -> None:
-    """Prints targets of a source, or of each line of a file."""
-    check(
-        (options.source is None) != (options.source_file is None),
-        "--source",
-        "given, or --source_file (one source per line), and not both",
-        options.source,
-    )
+    """Prints targets of a source, or of each line of a file or of standard input."""
+    if options.source is not None and options.source_file is not None:
+        raise UserError("--source and --source_file are both given: leave one of them out")
     settings = {"length": options.length, "mbr": options.mbr} | _generation(options)
 
     def do(texts: str | list[str]) -> None:
         checked_texts(texts, "--source")
         _tasks(options).generate(texts, **settings)
 
-    if options.source_file is None:
+    if options.source is not None:
         return do(_typed(options.source))
-    try:
-        lines = Path(options.source_file).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        reason = f"{error.reason} at byte {error.start}"
-        raise UserError(f"{options.source_file} is not UTF-8 text: {reason}") from error
-    naming_lines(dict(enumerate(lines, 1)), do)
+    naming_lines(read_lines(options.source_file, "--source"), do)
 
 
 def train_classifier(options: Namespace) -> None:

@@ -83,9 +83,9 @@ def add_generate(parser: OptionParser) -> None:
     """Generate targets from sources, with a model of pairs (data.source, data.target)."""
     _add_generation_options(parser, n=1)
     parser.add_argument("--source", type=str | None, help="The source.")
-    help_ = "Text file with one source per line."
+    help_ = "Text file with one source per line. If neither is given, standard input."
     parser.add_argument("--source_file", type=str | None, help=help_)
-    help_ = "Tokens per target. If null, drawn from the lengths of the training text."
+    help_ = "Tokens per target. If null, predicted from the source."
     parser.add_argument("--length", type=int | None, help=help_)
     help_ = "Candidates for each target; the one that agrees best with the others is printed."
     parser.add_argument("--mbr", type=int, default=1, help=help_)

@@ -54,7 +54,8 @@ def run_command_line(
     Args:
         argv: Arguments, by default those of this process.
     """
-    arguments = [*map(_with_underscores, sys.argv[1:] if argv is None else argv)]
+    given = map(_with_underscores, sys.argv[1:] if argv is None else argv)
+    arguments = appending([*given], ("--forbid", "--require"))
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         accept_all_characters(sys.stdout)
         output = TolerantStream(sys.stdout or nowhere, raises=True)
@@ -205,6 +206,16 @@ def _run_of_config(path: str) -> str | None:
     """The run folder that a configuration file names, if any."""
     run = None if path == "-" else read_yaml(Path(path)).get("run")
     return run if isinstance(run, str) else None  # the parser reports other types
+
+
+def appending(arguments: list[str], lists: tuple[str, ...]) -> list[str]:
+    """Lets an option that is given again add to its list, instead of replacing it."""
+    seen, found = set[str](), list[str]()
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        found.append(f"{name}+{equals}{value}" if name in seen else argument)
+        seen |= {name} & {*lists}
+    return found
 
 
 def _with_underscores(argument: str) -> str:

@@ -110,6 +110,30 @@ def bounded(schedule: Schedule, logsnr_min: float, logsnr_max: float) -> Schedul
     return partial(_rescaled, schedule=schedule, first=first, last=last)
 
 
+def with_even_share(schedule: Schedule, share: float, knots: int = 4097) -> Schedule:
+    """A schedule whose time is in part spread evenly over log SNR, with the same ends.
+
+    Its time at a log SNR is `(1 - share) t + share (logsnr(0) - logsnr) / (logsnr(0) - logsnr(1))`,
+    where t is the time of `schedule`. So it passes no log SNR infinitely fast.
+
+    Args:
+        schedule: A bounded schedule.
+        share: Share of the time that is spread evenly, from 0 to 1.
+        knots: Number of times of `schedule` between which log SNR is interpolated.
+    """
+    t = torch.linspace(0, 1, knots, dtype=torch.float64)
+    logsnr = schedule(t)
+    times = (1 - share) * t + share * (logsnr[0] - logsnr) / (logsnr[0] - logsnr[-1])
+
+    def softened(t: Times) -> Times:
+        asked = t.cpu().double()
+        after = torch.searchsorted(times, asked).clamp(1, knots - 1)
+        part = (asked - times[after - 1]) / (times[after] - times[after - 1])
+        return logsnr[after - 1].lerp(logsnr[after], part).to(t.dtype).to(t.device)
+
+    return softened
+
+
 def grid(schedule: Schedule, steps: int) -> Float[Tensor, " n"]:
     """Log SNRs for a sampler with `steps` steps: steps + 1 numbers in float32, noise first.
 

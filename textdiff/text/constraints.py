@@ -1,8 +1,8 @@
 """Words that a text must or must not have, as a finite automaton over the tokens of a model.
 
-A phrase occurs in a text where its characters do, in any case, between characters that are no part
-of words: "cheap" does not occur in "cheapest". So the automaton reads characters, token by token,
-and the tokenizer may divide words in any way.
+A phrase occurs in a text where its characters do, in any case, and where it neither begins nor ends
+within a word: "cheap" does not occur in "cheapest". So the automaton reads characters, token by
+token, and the tokenizer may divide words in any way.
 """
 
 import json
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from textdiff.config import UserError
 from textdiff.diffusion.automaton import Automaton
-from textdiff.text.tokenizer import decode_after, special_ids
+from textdiff.text.tokenizer import decode_after, in_word, special_ids
 
 MOST_STATES = 64
 TOO_MANY = "have too many phrases together: name fewer, or sample several times"
@@ -129,13 +129,15 @@ def _written(tokenizer: Tokenizer, pieces: list[str], key: str, phrase: str) -> 
 def _reader(phrase: str) -> Callable[[_Reader, str], _Reader]:
     """Function (state, character) -> state after it, which reads backwards."""
 
+    from_word, to_word = in_word(phrase[0]), in_word(phrase[-1])
+
     @cache
     def read(state: _Reader, character: str) -> _Reader:
-        in_word = character.isalnum() or character == "_"
-        if state.found or (len(phrase) in state.ends and not in_word):
+        if state.found or (len(phrase) in state.ends and not (from_word and in_word(character))):
             return _Reader(frozenset(), found=True)
         longer = (k + 1 for k in state.ends if phrase[-1 - k : len(phrase) - k] == character)
-        return _Reader(frozenset(longer) | (frozenset() if in_word else {0}))
+        begins = () if to_word and in_word(character) else (0,)
+        return _Reader(frozenset([*longer, *begins]))
 
     return read
 
@@ -160,10 +162,15 @@ def _part(pieces: Sequence[str], phrase: str, required: bool) -> Automaton:
 
 def _product(parts: Sequence[Automaton]) -> Automaton | None:
     """The smallest automaton of the texts in all sets. None if there are no such texts."""
-    start = (0,) * len(parts)
+    start, nowhere = (0,) * len(parts), (-1,) * len(parts)  # no text is accepted from nowhere
+    living = [_living(part) for part in parts]
     number, waiting, rows = {start: 0}, [start], []
     for states in waiting:
         after = torch.stack([part.next[state] for part, state in zip(parts, states, strict=True)])
+        lives = [each[states] for each, states in zip(living, after, strict=True)]
+        after = after.where(torch.stack(lives).all(0), -1)
+        if states == nowhere:
+            after.fill_(-1)
         columns, inverse = after.unique(dim=1, return_inverse=True)
         for each in map(tuple, columns.T.tolist()):
             if number.setdefault(each, len(number)) == len(waiting):
@@ -173,15 +180,21 @@ def _product(parts: Sequence[Automaton]) -> Automaton | None:
         targets = torch.tensor([number[each] for each in map(tuple, columns.T.tolist())])
         rows.append(targets[inverse])
     pairs = [zip(parts, states, strict=True) for states in waiting]
-    accepting = torch.tensor([all(part.accepting[i] for part, i in pair) for pair in pairs])
+    accepting = torch.tensor([all(i >= 0 and part.accepting[i] for part, i in p) for p in pairs])
     return _smallest(torch.stack(rows), accepting)
+
+
+def _living(part: Automaton) -> Bool[Tensor, " s"]:
+    """Whether a text is accepted from each state."""
+    living, count = part.accepting, 0
+    while count < living.sum():
+        count, living = int(living.sum()), living | living[part.next].any(1)
+    return living
 
 
 def _smallest(table: Int[Tensor, "s v"], accepting: Bool[Tensor, " s"]) -> Automaton | None:
     """Joins states with the same future, and removes those from which no text is accepted."""
-    living, count = accepting, 0
-    while count < living.sum():
-        count, living = int(living.sum()), living | living[table].any(1)
+    living = _living(Automaton(table, accepting))
     if not living[0]:
         return None
     label, count = (living.long() + accepting).unique(return_inverse=True)[1], 0

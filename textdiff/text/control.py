@@ -132,8 +132,7 @@ def _check_possible(automaton: Automaton, special: Bool[Tensor, " v"], request: 
     possible = automaton.accepts(ids, given.bool(), special, mask.bool())
     if not possible.all():
         row = int((~possible).nonzero()[0])
-        length, kept = int(mask[row].sum()), " that keep the given words" * bool(given[row].any())
+        length, kept = int(mask[row].sum()), " and the given words" * bool(given[row].any())
         way_out = "change --require, --forbid, the length or the given words"
-        raise UserError(
-            f"no {length} tokens{kept} have all required and no forbidden phrases: {way_out}"
-        )
+        text = f"no text of length {length} has all required phrases{kept}, and no forbidden one"
+        raise UserError(f"{text}: {way_out}")

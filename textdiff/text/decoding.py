@@ -91,8 +91,17 @@ def without_auto(
     joint = decoding.x0 != "mean" and possible and bool(begun)
     order = decoding.order
     if order == "auto":
-        order = "random" if joint and model.config.stagger_prob else "parallel"
+        order = "left-to-right"
+        if not (joint and model.config.stagger_prob):
+            order = in_parallel(decoding).order
     return replace(decoding, x0="joint" if joint else "mean", order=order)
+
+
+def in_parallel(decoding: Decoding) -> Decoding:
+    """The decoding with parallel order. Raises UserError if it has a window."""
+    if decoding.window > 1:
+        raise UserError("--window needs --order left-to-right, right-to-left or random")
+    return replace(decoding, order="parallel")
 
 
 def _refuse_options_of_diffusion(config: DecodingConfig) -> None:

@@ -83,7 +83,7 @@ def choose_lengths(
         UserError: If a mark has another spelling, the text is too long for the model with the
             smallest numbers.
     """
-    for mark in re.findall(r"\[[A-Za-z_]+[*+?]*\]", text):
+    for mark in re.findall(r"\[(?:[A-Z_]+|(?i:mask)\w*)[*+?]*\][*+]?", text):
         rule = f"written {MASK}, or {ANY_NUMBER} for one or more"
         check(mark in (MASK, ANY_NUMBER), "a missing word in --text", rule, mark)
     if ANY_NUMBER not in text:

@@ -31,7 +31,7 @@ class TextStream(TextTasks[Iterator[TextOutput]]):
 class TextDiffusion(HubMixin, TextTasks[TextOutput]):
     """A trained text model: sample, rewrite, infill, complete, generate.
 
-    The same seed gives the same texts, whatever the batch size is.
+    In float32 the same seed gives the same texts, whatever the batch size is.
 
     Examples:
         >>> pipe = TextDiffusion.from_pretrained("runs/text")
@@ -51,7 +51,7 @@ class TextDiffusion(HubMixin, TextTasks[TextOutput]):
     @classmethod
     @checked_arguments()
     def from_pretrained(
-        cls, name: str, *, revision: str | None = None, token: str | None = None
+        cls, name: str | Path, *, revision: str | None = None, token: str | None = None
     ) -> "TextDiffusion":
         """Loads a model to this process's device.
 
@@ -60,7 +60,7 @@ class TextDiffusion(HubMixin, TextTasks[TextOutput]):
             revision: Branch, tag or commit of a model on the hub. If None, the main branch.
             token: Access token of the hub. If None, that of `hf auth login` or HF_TOKEN.
         """
-        return cls(*load_model(name, revision, token))
+        return cls(*load_model(str(name), revision, token))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Saves what `from_pretrained` loads into a folder, with the model card if there is one."""

@@ -4,7 +4,7 @@ They differ only in the time of the noise schedule at which each word starts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from textdiff.config import UserError
 from textdiff.text.autoregressive import Autoregressive
-from textdiff.text.decoding import Decoding, resolve_decoding
+from textdiff.text.decoding import Decoding, in_parallel, resolve_decoding
 from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.lengths import sequence_lengths, writes_documents
 from textdiff.text.predictor import WordPredictor
@@ -48,6 +48,11 @@ class Request:
     def strength(self) -> float:
         """The latest time at which a word starts."""
         return round(float(self.start.where(self.mask, 0).max()), 6)  # from float32
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether words start between noise and data."""
+        return bool((self.mask & (self.start > 0) & (self.start < 1)).any())
 
     def part(self, rows: list[int]) -> "Request":
         """Some of the sequences, without positions that none of them has."""
@@ -111,7 +116,7 @@ def rewrite_request(
     start = torch.tensor(strengths, dtype=torch.float32).expand(given.shape)
     decoding = resolve_decoding(model, decoding)
     if decoding.order == "auto":
-        decoding = replace(decoding, order="parallel")
+        decoding = in_parallel(decoding)
     return Request(given, everywhere, start, decoding)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from textdiff.config import SamplingConfig, UserError
 from textdiff.diffusion.samplers import LogSNRs, Noise
-from textdiff.diffusion.schedules import Schedule
+from textdiff.diffusion.schedules import Schedule, with_even_share
 from textdiff.distributed import SINGLE_PROCESS, ProcessInfo
 from textdiff.prng import noise_generator, sample_keys, uniform_generator
 from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_precision
@@ -28,6 +28,9 @@ from textdiff.text.orders import order_path
 from textdiff.text.predictor import WordPredictor
 from textdiff.text.requests import Request, TextModel
 
+# Share of the time of a rewrite that is even in log SNR. An adaptive schedule alone leaves out the
+# high ones, at which few words are in doubt, and the least strength would change words.
+EVEN_SHARE = 0.1
 FEW_FIRST = 1.5  # power of the grid that moves words in order; see docs/experiments.md
 POOL = 16  # batches that are sorted by length together; more would delay the first results
 
@@ -70,11 +73,13 @@ def sample_batches(
     reverse = partial(_reverse, model, *options)
     decoding = without_auto(model, request.decoding, config.sampler)
     request, keys = replace(request, decoding=decoding), sample_keys(config.seed, len(request.ids))
-    joint = decoding.x0 == "joint"
+    joint, schedule = decoding.x0 == "joint", model.schedule()
+    if request.rewrites:
+        schedule = with_even_share(schedule, EVEN_SHARE)
     for rows in batches:
         part, own_keys = request.part(rows), keys[rows].to(model.device)
         noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if joint else None
-        log_snrs = partial(_log_snrs, model.schedule(), steps=config.steps, keys=keys[rows])
+        log_snrs = partial(_log_snrs, schedule, steps=config.steps, keys=keys[rows])
         windows, certain = windowed(part, model.config.length), torch.ones(part.ids.shape)
         steps, before = sum(len(log_snrs(now)) - 1 for _, now in windows), 0
         for window, now in windowed(part, model.config.length):

@@ -106,8 +106,9 @@ class TextTasks(ABC, Generic[R]):
         """
         sampling, decoding = self._options(options)
         strengths, texts = checked_strengths(strength), checked_texts(text)
-        size, words = candidates(n, rank), [*filter(None, phrases(protect))]
-        kept = for_each(texts, lambda each: tokens_of_words(self.tokenizer, each, words))
+        size, words = candidates(n, rank), phrases(protect) if protect else []
+        check(all(words), "--protect", "words or phrases, separated by commas", protect)
+        kept = tokens_of_words(self.tokenizer, texts, words)
         pairs = [*zip(texts, kept, strict=True)]
         groups = [(*pair, each) for pair in pairs for each in strengths]
 
@@ -164,11 +165,8 @@ class TextTasks(ABC, Generic[R]):
 
         request = joined(requests)
         select = ranking(self.model, request, n, rank, sampling)
-        for_each(texts, self._warn_of_unknown)
+        for_each(texts, lambda each: encode(self.tokenizer, each.replace(ANY_NUMBER, MASK)))
         return self._run(Task(request, decode, sampling, select, _sources(texts)))
-
-    def _warn_of_unknown(self, text: str) -> None:
-        encode(self.tokenizer, text.replace(ANY_NUMBER, MASK))
 
     def _infill_request(self, masked: str, decoding: Decoding) -> Request:
         ids = self.tokenizer.encode(masked, add_special_tokens=False).ids
@@ -192,7 +190,7 @@ class TextTasks(ABC, Generic[R]):
             rank: Candidates for each of the n texts, if texts are ranked.
         """
         sampling, decoding = self._options(options)
-        texts, size = [each.rstrip() for each in checked_texts(text)], candidates(n, rank)
+        texts, size = [each.rstrip(" ") for each in checked_texts(text)], candidates(n, rank)
         given, seed = [encode(self.tokenizer, each) for each in texts], sampling.seed
 
         def request_of(numbered: tuple[int, list[int]]) -> Request:
@@ -229,6 +227,8 @@ class TextTasks(ABC, Generic[R]):
         """
         check(mbr >= 1, "--mbr", "at least 1", mbr)
         check(mbr == 1 or rank is None, "--mbr", "left out with --rank", mbr)
+        if length is not None and options.get("length_quantile") is not None:
+            raise UserError("--length and --length_quantile are both given: leave one of them out")
         many, texts = candidates(n * mbr, rank), checked_texts(source, "--source")
         sampling, decoding = self._options(options, need_sources)
         given = [encode(self.tokenizer, each) for each in texts]

@@ -102,22 +102,33 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(encoding.ids)
 
 
-def tokens_of_words(tokenizer: Tokenizer, text: str, words: Sequence[str]) -> list[bool]:
-    """Whether each token of a text belongs to one of the words or phrases.
+def tokens_of_words(
+    tokenizer: Tokenizer, texts: Sequence[str], words: Sequence[str]
+) -> list[list[bool]]:
+    """Whether each token of each text belongs to one of the words or phrases.
 
     Raises:
-        UserError: If the text does not have one of them.
+        UserError: If no text has one of them.
     """
-    offsets = tokenizer.encode(text, add_special_tokens=False).offsets
-    inside = [False] * len(offsets)
+    encodings = tokenizer.encode_batch([*texts], add_special_tokens=False)
+    inside = [[False] * len(encoding) for encoding in encodings]
     for word in words:
-        found = [*re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)]
-        if not found or not word:
-            raise UserError(f"--protect: the text does not have {word!r}")
-        for match in found:
-            for i, (start, end) in enumerate(offsets):
-                inside[i] |= start < match.end() and end > match.start()
+        before, after = r"(?<!\w)" * in_word(word[0]), r"(?!\w)" * in_word(word[-1])
+        pattern, found = re.compile(before + re.escape(word) + after, re.IGNORECASE), False
+        for text, encoding, flags in zip(texts, encodings, inside, strict=True):
+            for match in pattern.finditer(text):
+                found = True
+                for i, (start, end) in enumerate(encoding.offsets):
+                    flags[i] |= start < match.end() and end > match.start()
+        if not found:
+            subject = "no text has" if len(texts) > 1 else "the text does not have"
+            raise UserError(f"--protect: {subject} {word!r}")
     return inside
+
+
+def in_word(character: str) -> bool:
+    """Whether a character is a part of words: a letter, a digit or an underscore."""
+    return character.isalnum() or character == "_"
 
 
 def decode_kept(tokenizer: Tokenizer, text: str, kept: Sequence[bool], ids: list[int]) -> str:
@@ -152,7 +163,11 @@ def fill_masks(tokenizer: Tokenizer, text: str, given: list[int], ids: list[int]
     first, *rest = re.split(r"\s*" + re.escape(MASK), text)
     mask_id = tokenizer.token_to_id(MASK)
     positions = [i for i, token in enumerate(given) if token == mask_id]
-    words = (decode_after(tokenizer, ids[:i], ids[i : i + 1]) for i in positions)
+    words = [decode_after(tokenizer, ids[:i], ids[i : i + 1]) for i in positions]
+    following = [decode_after(tokenizer, ids[: i + 1], ids[i + 1 : i + 2]) for i in positions]
+    for i, after in enumerate(rest):
+        if after and in_word(after[0]) and following[i].startswith(" "):
+            rest[i] = " " + after
     return first + "".join(word + after for word, after in zip(words, rest, strict=True))
 
 
