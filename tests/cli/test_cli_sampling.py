@@ -39,7 +39,7 @@ def test_infill_keeps_given_characters(run: str, capsys: pytest.CaptureFixture[s
     assert "[MASK]" not in line
 
 
-@pytest.mark.parametrize("text", ["The Queen", "--well-known place"])
+@pytest.mark.parametrize("text", ["The Queen", "--well-known king"])
 def test_continue_keeps_beginning(run: str, capsys: pytest.CaptureFixture[str], text: str) -> None:
     """A text may begin with dashes."""
     lines = printed(capsys, "continue", run, "--text", text, "--n", "3", "--steps", "3")

@@ -35,6 +35,7 @@ from textdiff.text.tokenizer import (
     decode_after,
     decode_kept,
     encode,
+    encode_known,
     fill_masks,
     tokens_of_words,
 )
@@ -113,7 +114,7 @@ class TextTasks(ABC, Generic[R]):
         groups = [(*pair, each) for pair in pairs for each in strengths]
 
         def requests(pair: tuple[str, list[bool]]) -> list[Request]:
-            ids = encode(self.tokenizer, pair[0])
+            ids = encode_known(self.tokenizer, pair[0])
             noise = ([each * (not keep) for keep in pair[1]] for each in strengths)
             return [rewrite_request(self.model, ids, size, row, decoding) for row in noise]
 
@@ -191,7 +192,8 @@ class TextTasks(ABC, Generic[R]):
         """
         sampling, decoding = self._options(options)
         texts, size = [each.rstrip(" ") for each in checked_texts(text)], candidates(n, rank)
-        given, seed = [encode(self.tokenizer, each) for each in texts], sampling.seed
+        seed = sampling.seed
+        given = for_each(texts, lambda each: encode_known(self.tokenizer, each))
 
         def request_of(numbered: tuple[int, list[int]]) -> Request:
             i, ids = numbered
@@ -231,7 +233,7 @@ class TextTasks(ABC, Generic[R]):
             raise UserError("--length and --length_quantile are both given: leave one of them out")
         many, texts = candidates(n * mbr, rank), checked_texts(source, "--source")
         sampling, decoding = self._options(options, need_sources)
-        given = [encode(self.tokenizer, each) for each in texts]
+        given = for_each(texts, lambda each: encode_known(self.tokenizer, each), "--source")
 
         def request_of(ids: list[int]) -> Request:
             return target_request(self.model, ids, many, length, decoding)

@@ -102,6 +102,13 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(encoding.ids)
 
 
+def encode_known(tokenizer: Tokenizer, text: str) -> list[int]:
+    """`encode` of a text that must have a word with a token, or UserError."""
+    if {*tokenizer.encode(text, add_special_tokens=False).tokens} == {UNK}:
+        raise UserError(f"{text!r} has no word of the model's vocabulary")
+    return encode(tokenizer, text)
+
+
 def tokens_of_words(
     tokenizer: Tokenizer, texts: Sequence[str], words: Sequence[str]
 ) -> list[list[bool]]:
