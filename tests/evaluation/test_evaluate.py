@@ -102,7 +102,7 @@ def test_nats_by_position_are_in_report(evaluated: Evaluated) -> None:
 
 def test_report_names_what_auto_stood_for(evaluated: Evaluated) -> None:
     options = evaluated.report["options"]
-    assert (options["x0"], options["order"]) == ("joint", "random")
+    assert (options["x0"], options["order"]) == ("joint", "left-to-right")
 
 
 def test_bound_is_that_of_the_order(run: str, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_weak_edits_move_little_in_every_order(new_image_model, pixels):
     [
         ("raster", 65, "--window must be between 1 and 64, the pixels, got 65"),
         ("raster", 0, "--window must be at least 1, got 0"),
-        ("parallel", 2, "--order must be another one with --window"),
+        ("parallel", 2, "--window must be left out with --order parallel"),
     ],
 )
 def test_impossible_windows_are_refused(new_image_model, order, window, message):

@@ -142,7 +142,7 @@ def test_similarity_is_that_of_words():
         (lambda pipe: pipe.log_likelihood("dog " * 21), "1 to 20 tokens for this model, got 21"),
         (lambda pipe: pipe.log_likelihood(["dog", " "]), r"^texts \(number 2\) must be a text"),
         (
-            lambda pipe: pipe.rewrite([SENTENCE, "dog " * 21]),
+            lambda pipe: pipe.rewrite([SENTENCE, "king " * 21]),
             r"^text \(number 2\): the text must",
         ),
     ],
