@@ -88,12 +88,14 @@ def test_inputs_are_ranked_one_by_one(pipe):
 
 
 def test_repeated_texts_come_last():
+    """A rewrite without a change repeats what was given."""
     scored = [
-        Result(text, [], 0, score)
+        Result(text, [ord(text)], 0, score)
         for text, score in [("b", 2.0), ("a", 1.0), ("a", 1.0), ("c", 3.0)]
     ]
-    assert [each.text for each in best(scored, 3)] == ["a", "b", "c"]
-    assert [each.text for each in best(scored, 4)] == ["a", "b", "c", "a"]
+    assert [each.text for each in best(scored, 3, [])] == ["a", "b", "c"]
+    assert [each.text for each in best(scored, 4, [])] == ["a", "b", "c", "a"]
+    assert [each.text for each in best(scored, 4, [ord("a")])] == ["b", "c", "a", "a"]
 
 
 def test_autoregressive_texts_are_ranked_too(autoregressive):

@@ -18,7 +18,7 @@ def ranking(
     """Selection of the n most probable of `n * rank` candidates, best first; None without `rank`.
 
     Candidates are compared by nats per token: per token of the target in a model of pairs. A text
-    that repeats a better one comes after all different ones.
+    that repeats a better one, or the text that is rewritten, comes after all others.
 
     Raises:
         UserError: If texts to be ranked are longer than the model's sequences.
@@ -39,17 +39,25 @@ def ranking(
             replace(each, score=of_text / coded(each.ids))
             for each, of_text in zip(candidates, nats, strict=True)
         ]
-        return best(scored, n)
+        row = candidates[0].row
+        return best(scored, n, request.ids[row][request.mask[row]].tolist())
 
     return Selection(n * rank, choose)
 
 
-def best(scored: list[Result], n: int) -> list[Result]:
-    """The n best results, the best first, and repeated texts only if there are no others."""
+def best(scored: list[Result], n: int, given: list[int]) -> list[Result]:
+    """The n best results, the best first, and repeated texts only if there are no others.
+
+    Args:
+        given: Tokens of a text of which all results are repetitions if they have them.
+    """
     ranked = sorted(scored, key=lambda result: result.score or 0.0)
     first = {result.text: place for place, result in reversed([*enumerate(ranked)])}
-    places = sorted(range(len(ranked)), key=lambda place: first[ranked[place].text] != place)
-    return [ranked[place] for place in places[:n]]
+
+    def repeats(place: int) -> bool:
+        return first[ranked[place].text] != place or ranked[place].ids == given
+
+    return [ranked[place] for place in sorted(range(len(ranked)), key=repeats)[:n]]
 
 
 def most_like_others(candidates: int) -> Selection | None:
