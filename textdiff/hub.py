@@ -48,7 +48,7 @@ def load_pretrained(
     source = model_source(name, files)
     if not Path(source).is_dir():
         source = _download(name, revision, token)
-    kind = "a model of textdiff" if len(kinds) > 1 else f"an {kinds[0].__name__}"
+    kind = "a model of textdiff" if len(kinds) > 1 else f"a model of class {kinds[0].__name__}"
     model, report = _load(name, source, kind)
     if not isinstance(model, kinds):
         raise UserError(f"{name} is a {type(model).__name__}, not {kind}")

@@ -14,7 +14,7 @@ FEW_STEPS = ["--steps", "3", "--n", "6"]
 def test_forbidden_and_required_phrases_are_obeyed(
     run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    phrases = ["--forbid", "king", "--forbid", "small girl", "--require", "queens"]
+    phrases = ["--forbid", "king, boys", "--forbid=small girl", "--require", "queens"]
     lines = printed(capsys, "sample", run, *FEW_STEPS, *phrases)
     text = ["--text", "the king sees a small girl ."]
     lines += printed(capsys, "rewrite", run, *FEW_STEPS, *phrases, *text)
@@ -22,7 +22,7 @@ def test_forbidden_and_required_phrases_are_obeyed(
     for line in lines:
         words = line.rstrip(".").split()
         assert "queens" in words
-        assert "king" not in words
+        assert not {"king", "boys"} & {*words}
         assert "small girl" not in line
 
 

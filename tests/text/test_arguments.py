@@ -56,7 +56,7 @@ def test_wrong_types_are_refused_in_one_line(pipe, call, message):
         (lambda pipe: pipe.infill(SENTENCE, longst=3), "longst: did you mean longest"),
         (
             lambda pipe: pipe.sample(num_inference_steps=3),
-            "num_inference_steps: did you mean ste",
+            "num_inference_steps: did you mean steps",
         ),
         (lambda pipe: pipe.stream.rewrite(SENTENCE, stepz=3), "stepz: did you mean steps"),
     ],

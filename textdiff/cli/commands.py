@@ -13,7 +13,7 @@ from textdiff.config import SamplingConfig, UserError, check
 from textdiff.evaluation.config import EvaluationConfig
 from textdiff.options import from_options
 from textdiff.text.config import TextConfig
-from textdiff.text.control_config import ClassifierConfig, phrases
+from textdiff.text.control_config import ClassifierConfig
 from textdiff.text.decoding_config import DecodingConfig
 from textdiff.text.inputs import candidates, checked_strengths, checked_texts
 from textdiff.training.run_dir import open_run_dir
@@ -40,9 +40,8 @@ def sample(options: Namespace) -> None:
 
 def rewrite(options: Namespace) -> None:
     """Prints variations of a sentence, or of each line of standard input."""
-    words = phrases(options.protect) if options.protect is not None else []
     strengths = checked_strengths(_numbers("--strength", options.strength))
-    _on_texts(options, "rewrite", {"strength": strengths, "protect": words})
+    _on_texts(options, "rewrite", {"strength": strengths, "protect": options.protect or ()})
 
 
 def infill(options: Namespace) -> None:

@@ -55,7 +55,7 @@ def run_command_line(
         argv: Arguments, by default those of this process.
     """
     given = map(_with_underscores, sys.argv[1:] if argv is None else argv)
-    arguments = appending([*given], ("--forbid", "--require"))
+    arguments = _joined(_joined([*given], "--forbid"), "--require")
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         accept_all_characters(sys.stdout)
         output = TolerantStream(sys.stdout or nowhere, raises=True)
@@ -208,14 +208,16 @@ def _run_of_config(path: str) -> str | None:
     return run if isinstance(run, str) else None  # the parser reports other types
 
 
-def appending(arguments: list[str], lists: tuple[str, ...]) -> list[str]:
-    """Lets an option that is given again add to its list, instead of replacing it."""
-    seen, found = set[str](), list[str]()
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        found.append(f"{name}+{equals}{value}" if name in seen else argument)
-        seen |= {name} & {*lists}
-    return found
+def _joined(arguments: list[str], name: str) -> list[str]:
+    """Joins the values of a list that is given several times: --forbid a --forbid b is a,b."""
+    found, values, rest = list[str](), list[str](), iter(arguments)
+    for argument in rest:
+        option, equals, value = argument.partition("=")
+        if option != name:
+            found.append(argument)
+        elif (given := value if equals else next(rest, None)) is not None:
+            values.append(given)
+    return [*found, f"{name}={','.join(values)}"] if len(values) > 1 else arguments
 
 
 def _with_underscores(argument: str) -> str:

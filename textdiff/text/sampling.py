@@ -29,7 +29,7 @@ from textdiff.text.predictor import WordPredictor
 from textdiff.text.requests import Request, TextModel
 
 # Share of the time of a rewrite that is even in log SNR. An adaptive schedule alone leaves out the
-# high ones, at which few words are in doubt, and the least strength would change words.
+# high ones, at which few words are in doubt, and even a strength near 0 would change words.
 EVEN_SHARE = 0.1
 FEW_FIRST = 1.5  # power of the grid that moves words in order; see docs/experiments.md
 POOL = 16  # batches that are sorted by length together; more would delay the first results

@@ -49,7 +49,7 @@ def best(scored: list[Result], n: int, given: list[int]) -> list[Result]:
     """The n best results, the best first, and repeated texts only if there are no others.
 
     Args:
-        given: Tokens of a text of which all results are repetitions if they have them.
+        given: Tokens of the given text. A result with the same tokens counts as repeated.
     """
     ranked = sorted(scored, key=lambda result: result.score or 0.0)
     first = {result.text: place for place, result in reversed([*enumerate(ranked)])}
