@@ -191,7 +191,9 @@ def _describe(message: str, known: Collection[str]) -> str:
         return f"--config {file[2]} {file[1]}"
     if command := re.search(r"invalid choice: '([^']+)'", message):
         return message + _guess(command[1], known)
-    if lacking := re.fullmatch(r"argument (\S+): expected (?:one|(\d+)) arguments?", message):
+    if lacking := re.fullmatch(
+        r"argument ([^\s/]+)\S*: expected (?:one|(\d+)) arguments?", message
+    ):
         return f"{lacking[1]} needs {lacking[2] or 'a'} value{'s' * bool(lacking[2])}"
     stray = re.match(r"Subcommand '\w+' does not accept option '((\w+)\.[^']+)'", message)
     if stray:

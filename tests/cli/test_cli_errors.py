@@ -25,6 +25,7 @@ MISTAKES = [
     (["rewrite", "MODEL", "--text", "the \udcff dog"], "--text must be valid UTF-8"),
     ([], "missing: a command"),
     (["sample"], "missing: model"),
+    (["sample", "MODEL", "--forbid"], "--forbid needs a value"),
     (["rewrite", "MODEL", "--text", "the dog", "--strength", "0.2,high"], "--strength must be"),
     (["rewrite", "MODEL", "--text", "the [MASK*] ."], "which infill fills"),
     (["continue", "MODEL", "--text", "the [MASK*] ."], "which infill fills"),
