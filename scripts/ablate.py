@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from textdiff.cli.parser import run_script
 from textdiff.options import read_yaml
@@ -83,25 +83,27 @@ def budgets(
     source: Source,
     base: str = CONFIG,
     minutes: list[float] | None = None,
+    baselines: list[Literal["ar", "diffusion-lm"]] | None = None,
     out: str = "runs/budgets",
 ) -> None:
-    """Measure quality against training time, beside two baselines, and draw budgets.png.
-
-    The baselines are an autoregressive model and Diffusion-LM's recipe.
+    """Measure quality against training time, beside baselines, and draw budgets.png.
 
     Args:
         source: The text.
         base: Configuration of the model.
         minutes: Training times, such as [5,10]. If null, 5, 10, 30 and 60.
+        baselines: Models that are trained for as long: ar (autoregressive) and diffusion-lm
+            (Diffusion-LM's recipe). If null, both.
         out: Folder for the runs and the figure.
     """
+    names = ",".join(["ar", "diffusion-lm"] if baselines is None else baselines)
     tables: dict[float, Table] = {}
     reference: list[str] = []
     # the longest comes first: its reference model, which trained longest, evaluates all runs
     for budget in sorted(minutes or [5, 10, 30, 60], reverse=True):
         run = train_run(f"{out}/{budget:g}min", [base], source, budget)
-        baselines = ["--baselines", "[ar,diffusion-lm]", "--minutes", f"{budget:g}"]
-        tables[budget] = evaluate_run(run, [*baselines, *reference])
+        options = ["--baselines", f"[{names}]", "--minutes", f"{budget:g}", *reference]
+        tables[budget] = evaluate_run(run, options)
         if not reference:
             (folder,) = Path(run, "evaluation").glob("reference-*")
             reference = ["--reference_lm", str(folder)]
@@ -119,9 +121,8 @@ def train_run(run: str, configs: Sequence[str], source: Source, minutes: float) 
 
 def evaluate_run(run: str, options: Sequence[str]) -> Table:
     """Table of held-out text, training text, the model at 8 and 32 steps, and the baselines."""
-    sampling = ["--steps", "[8,32]", "--sampler", "dpm_solver"]
-    sizes = ["--n", "400", "--slow_n", "30", "--ode", "0"]
-    run_once(f"{run}/evaluation", "evaluate", run, *sampling, *sizes, *options)
+    sizes = ["--steps", "[8,32]", "--n", "400", "--slow_n", "30", "--ode", "0"]
+    run_once(f"{run}/evaluation", "evaluate", run, *sizes, *options)
     report = Path(run, "evaluation", "report.json").read_text(encoding="utf-8")
     table: Table = json.loads(report)["table"]
     return table

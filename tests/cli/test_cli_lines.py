@@ -70,6 +70,12 @@ def test_bad_line_is_refused_by_number(run, capsys, typed, text, part):
     assert capsys.readouterr().out == ""
 
 
+def test_line_without_allowed_text_is_named(run, capsys, typed):
+    typed("the king sees a dog .\n\nthe dog .\n")
+    line = refusal(capsys, "rewrite", run, "--n", "2", "--require", "the king sees a", *OPTIONS)
+    assert "line 3: no text of length 3 has all required phrases" in line
+
+
 def test_terminal_without_text_is_refused(run, capsys, typed):
     typed("the dog .\n", terminal=True)
     for command in ("rewrite", "infill", "continue"):

@@ -169,6 +169,16 @@ def test_given_words_may_contradict(pipe):
             call()
 
 
+def test_contradictions_name_one_of_several_texts(pipe):
+    texts, options = ["the king sees .", "the boy ."], {"strength": [0.2, 1.0], "n": 3}
+    short = r"^text \(number 2\): no text of length 3 has all required"
+    with pytest.raises(UserError, match=short):
+        pipe.rewrite(texts, require="the king sees a", **options)
+    given = r"^text \(number 2\): forbid: the given words have 'boy'"
+    with pytest.raises(UserError, match=given):
+        pipe.rewrite(texts, protect="boy", forbid="boy", **options)
+
+
 def test_a_window_may_begin_within_a_word():
     """The "a" of "chea", at the left edge of a window, is no word: the text before it decides."""
     tokenizer = train_tokenizer(["the cheap pub is a pub"] * 3, TokenizerConfig("bpe", size=300))

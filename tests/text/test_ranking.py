@@ -118,6 +118,13 @@ def test_every_strength_has_its_texts(pipe):
     assert one == pipe.rewrite(texts, strength=0.3, **options)
 
 
+def test_strengths_do_not_change_each_other(pipe):
+    """Rewriting has another schedule than sampling from pure noise."""
+    options = {"n": 3, "steps": 8, "temperature": 3.0}
+    mixed = pipe.rewrite(SENTENCE, strength=[1.0, 0.5], **options)
+    assert mixed.texts[:3] == pipe.rewrite(SENTENCE, strength=1.0, **options).texts
+
+
 def test_more_noise_changes_more_words(pipe):
     found = pipe.rewrite(SENTENCE, strength=[0.1, 1.0], n=20, steps=4, temperature=3.0).texts
     near, far = (

@@ -46,7 +46,8 @@ class TextPrinter(TextTasks[None]):
     def _run(self, task: Task) -> None:
         model, process, config = self.model, self.process, task.sampling
         config = replace(config, precision=sampling_precision(model, config.precision, process))
-        batches = generate(model, self.tokenizer, task.request, config, process)
+        with task.naming_texts():
+            batches = generate(model, self.tokenizer, task.request, config, process)
         count = -(-len(task.request.ids) // (config.batch_size * process.world))
         words = self._shows_words(task)
         hide = self.show_steps or words or process.rank > 0

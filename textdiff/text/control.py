@@ -13,6 +13,7 @@ from textdiff.text.classifier import TextClassifier, load_classifier
 from textdiff.text.constraints import constraints_of
 from textdiff.text.control_config import ControlConfig
 from textdiff.text.functional import source_positions
+from textdiff.text.inputs import RowError
 from textdiff.text.predictor import Guide, WordPredictor
 from textdiff.text.requests import Request, TextModel
 from textdiff.text.tokenizer import special_ids
@@ -86,9 +87,10 @@ def control_of(model: TextModel, tokenizer: Tokenizer, request: Request) -> Cont
     phrases, separator = (options.forbidden, options.required), model.config.separator
     constraints = constraints_of(tokenizer, size, *phrases, separator)
     own = request.given & ~source_positions(request.ids, separator)
-    for token in request.ids[own & constraints.banned[request.ids]].tolist():
-        word = tokenizer.id_to_token(token)
-        raise UserError(f"--forbid: the given words have {word!r}: take it out of one of them")
+    for row, place in (own & constraints.banned[request.ids]).nonzero().tolist():
+        word = tokenizer.id_to_token(int(request.ids[row, place]))
+        text = f"--forbid: the given words have {word!r}: take it out of one of them"
+        raise RowError(text, row)
     if constraints.automaton:
         _check_possible(constraints.automaton, special, request)
     banned = special | constraints.banned
@@ -125,14 +127,16 @@ def _guided_control(control: Control, model: TextModel, options: ControlConfig) 
 
 
 def _check_possible(automaton: Automaton, special: Bool[Tensor, " v"], request: Request) -> None:
-    """Raises UserError if a sequence of the request has no allowed sentence."""
+    """Raises RowError if a sequence of the request has no allowed sentence."""
     ids, given = request.ids.where(request.given, 0), request.given.long()
-    rows = torch.stack([ids, given, request.mask.long()], 1).unique(dim=0)
+    stacked = torch.stack([ids, given, request.mask.long()], 1)
+    rows, number = stacked.unique(dim=0, return_inverse=True)
     ids, given, mask = rows.unbind(1)
     possible = automaton.accepts(ids, given.bool(), special, mask.bool())
     if not possible.all():
-        row = int((~possible).nonzero()[0])
+        first = int((~possible[number]).nonzero()[0])
+        row = number[first]
         length, kept = int(mask[row].sum()), " and the given words" * bool(given[row].any())
         way_out = "change --require, --forbid, the length or the given words"
         text = f"no text of length {length} has all required phrases{kept}, and no forbidden one"
-        raise UserError(f"{text}: {way_out}")
+        raise RowError(f"{text}: {way_out}", first)

@@ -26,6 +26,14 @@ class TextError(UserError):
         self.error, self.index = error, index
 
 
+class RowError(UserError):
+    """An error in a row of a request. `row` is its number, from 0."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 def for_each(texts: Iterable[S], make: Callable[[S], T], option: str = "--text") -> list[T]:
     """`make(text)` of each text. Raises TextError for an error in one of several."""
     texts, made = [*texts], list[T]()

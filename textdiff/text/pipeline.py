@@ -24,7 +24,8 @@ class TextStream(TextTasks[Iterator[TextOutput]]):
             finished = "candidates are compared when they are finished"
             raise UserError(f"rank and mbr must be left out of stream: {finished}")
         asked = task.request, task.sampling
-        batches = generate(self.model, self.tokenizer, *asked, probabilities=True)
+        with task.naming_texts():
+            batches = generate(self.model, self.tokenizer, *asked, probabilities=True)
         return map(task.after_step, batches)
 
 
@@ -73,7 +74,8 @@ class TextDiffusion(HubMixin, TextTasks[TextOutput]):
         return TextStream(self.model, self.tokenizer)
 
     def _run(self, task: Task) -> TextOutput:
-        batches = generate(self.model, self.tokenizer, task.request, task.sampling)
+        with task.naming_texts():
+            batches = generate(self.model, self.tokenizer, task.request, task.sampling)
         return task.output(collect(batches))
 
     @checked_arguments()

@@ -50,9 +50,9 @@ class Request:
         return round(float(self.start.where(self.mask, 0).max()), 6)  # from float32
 
     @property
-    def rewrites(self) -> bool:
-        """Whether words start between noise and data."""
-        return bool((self.mask & (self.start > 0) & (self.start < 1)).any())
+    def rewrites(self) -> Bool[Tensor, " n"]:
+        """Whether words of a sequence start between noise and data."""
+        return (self.mask & (self.start > 0) & (self.start < 1)).any(1)
 
     def part(self, rows: list[int]) -> "Request":
         """Some of the sequences, without positions that none of them has."""

@@ -73,11 +73,10 @@ def sample_batches(
     reverse = partial(_reverse, model, *options)
     decoding = without_auto(model, request.decoding, config.sampler)
     request, keys = replace(request, decoding=decoding), sample_keys(config.seed, len(request.ids))
-    joint, schedule = decoding.x0 == "joint", model.schedule()
-    if request.rewrites:
-        schedule = with_even_share(schedule, EVEN_SHARE)
+    joint, fitted = decoding.x0 == "joint", model.schedule()
     for rows in batches:
         part, own_keys = request.part(rows), keys[rows].to(model.device)
+        schedule = with_even_share(fitted, EVEN_SHARE) if part.rewrites.any() else fitted
         noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if joint else None
         log_snrs = partial(_log_snrs, schedule, steps=config.steps, keys=keys[rows])
         windows, certain = windowed(part, model.config.length), torch.ones(part.ids.shape)
@@ -194,15 +193,15 @@ def _generate_left_to_right(
 def _batches(model: TextModel, request: Request, config: SamplingConfig) -> Iterator[list[int]]:
     """Rows that are sampled together.
 
-    Rows whose windows or beginnings differ are not, for their steps would be different ones.
+    Rows whose schedules, windows or beginnings differ are not, for their steps would be different.
     """
+    alike = request.rewrites.long()
     if isinstance(model, Autoregressive):
         alike = request.given.sum(1)
     elif request.mask.shape[1] > model.config.length:
         moving = request.mask & (request.start > 0)
-        alike = torch.cat([request.mask, moving], 1).unique(dim=0, return_inverse=True)[1]
-    else:
-        alike = torch.zeros(len(request.ids))
+        kinds = torch.cat([request.mask, moving, request.rewrites.unsqueeze(1)], 1)
+        alike = kinds.unique(dim=0, return_inverse=True)[1]
     for rows in _rows(request, config.batch_size):
         yield from _of_equal_numbers(rows, alike)
 

@@ -1,12 +1,14 @@
 """A task of a text model: a request for tokens, how they become texts, and which are kept."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from textdiff.config import SamplingConfig
 from textdiff.sampling import SampleBatch
+from textdiff.text.inputs import RowError, TextError
 from textdiff.text.requests import Request
 
 
@@ -65,15 +67,18 @@ class Task:
         decode: Function (row of the request, tokens) -> text.
         sampling: Options of the sampler.
         select: Choice of the results. If None, all rows are results.
-        facts: What else is known of texts, such as their source: an entry for each of the equal
-            parts into which the rows of the request are divided.
+        given: The given texts, if there are any. Each has an equal part of the request's rows.
+        strengths: Strengths of rewriting. Each has an equal part of the rows of a text.
+        option: Name of the option of the given texts.
     """
 
     request: Request
     decode: Callable[[int, list[int]], str]
     sampling: SamplingConfig
     select: Selection | None = None
-    facts: Sequence[dict[str, Any]] = ()
+    given: Sequence[str] = ()
+    strengths: Sequence[float] = ()
+    option: str = "--text"
 
     def after_step(self, batch: SampleBatch[list[int]]) -> TextOutput:
         """The texts of a batch after a step, in the order of the request."""
@@ -105,6 +110,20 @@ class Task:
         return TextOutput(texts, sequences, [each.row for each in results], scores=scores or None)
 
     def facts_of(self, row: int) -> dict[str, Any]:
-        """The facts of the text of a row."""
-        part = row * len(self.facts) // len(self.request.ids)
-        return dict(self.facts[part]) if self.facts else {}
+        """The given text and the strength of a row, if there are any."""
+        part = row * len(self.given) * max(1, len(self.strengths)) // len(self.request.ids)
+        if not self.strengths:
+            return {"source": self.given[part]} if self.given else {}
+        text, strength = divmod(part, len(self.strengths))
+        return {"source": self.given[text], "strength": self.strengths[strength]}
+
+    @contextmanager
+    def naming_texts(self) -> Iterator[None]:
+        """Within it, an error in a row names the given text, if there are several."""
+        try:
+            yield
+        except RowError as error:
+            if len(self.given) < 2:
+                raise
+            index = error.row * len(self.given) // len(self.request.ids)
+            raise TextError(error, index, self.option) from None

@@ -122,10 +122,9 @@ class TextTasks(ABC, Generic[R]):
             text, kept, strength = groups[row // size]
             return decode_kept(self.tokenizer, text, kept, ids) if strength else text
 
-        facts = [{"source": text, "strength": strength} for text, _, strength in groups]
         request = joined([*chain(*for_each(pairs, requests))])
         select = ranking(self.model, request, n, rank, sampling)
-        return self._run(Task(request, decode, sampling, select, facts))
+        return self._run(Task(request, decode, sampling, select, texts, strengths))
 
     @checked_arguments(SamplingConfig, DecodingConfig)
     def infill(
@@ -167,7 +166,7 @@ class TextTasks(ABC, Generic[R]):
         request = joined(requests)
         select = ranking(self.model, request, n, rank, sampling)
         for_each(texts, lambda each: encode(self.tokenizer, each.replace(ANY_NUMBER, MASK)))
-        return self._run(Task(request, decode, sampling, select, _sources(texts)))
+        return self._run(Task(request, decode, sampling, select, texts))
 
     def _infill_request(self, masked: str, decoding: Decoding) -> Request:
         ids = self.tokenizer.encode(masked, add_special_tokens=False).ids
@@ -205,7 +204,7 @@ class TextTasks(ABC, Generic[R]):
 
         request = joined(for_each(enumerate(given), request_of))
         select = ranking(self.model, request, n, rank, sampling)
-        return self._run(Task(request, decode, sampling, select, _sources(texts)))
+        return self._run(Task(request, decode, sampling, select, texts))
 
     @checked_arguments(SamplingConfig, DecodingConfig)
     def generate(
@@ -243,8 +242,4 @@ class TextTasks(ABC, Generic[R]):
 
         request = joined(for_each(given, request_of, "--source"))
         select = ranking(self.model, request, n, rank, sampling) or most_like_others(mbr)
-        return self._run(Task(request, decode, sampling, select, _sources(texts)))
-
-
-def _sources(texts: list[str]) -> list[dict[str, str]]:
-    return [{"source": each} for each in texts]
+        return self._run(Task(request, decode, sampling, select, texts, option="--source"))
