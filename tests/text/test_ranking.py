@@ -79,6 +79,21 @@ def test_ranking_does_not_depend_on_batches(pipe, task):
     assert TASKS[task](pipe, 2, **options | {"rank": None}).scores is None
 
 
+def test_similar_texts_are_ranked_first(pipe):
+    """Each of several texts has its own source; unchanged texts come last."""
+    texts, options = [SENTENCE, "a king sees a dog ."], {"steps": 3, "temperature": 3.0}
+    many = pipe.rewrite(texts, n=8, **options).texts
+    best = pipe.rewrite(texts, n=2, rank=4, rank_by="similarity", **options)
+    for i, source in enumerate(texts):
+        changed = {text for text in many[8 * i : 8 * i + 8] if text != source}
+        likeness = sorted((similarity(source, text) for text in changed), reverse=True)
+        found = [similarity(source, text) for text in best.texts[2 * i : 2 * i + 2]]
+        assert found == likeness[:2]
+    assert best.scores is not None
+    with pytest.raises(UserError, match=r"^rank_by must be left out without rank"):
+        pipe.rewrite(SENTENCE, rank_by="similarity")
+
+
 def test_inputs_are_ranked_one_by_one(pipe):
     texts = [SENTENCE, "a king ."]
     found = pipe.rewrite(texts, n=2, rank=3, steps=3, temperature=3.0)

@@ -61,6 +61,9 @@ def add_rewrite(parser: OptionParser) -> None:
     parser.add_argument("--strength", type=str, default="0.5", help=help_)
     help_ = "Words that do not change, separated by commas."
     parser.add_argument("--protect", type=str | None, help=help_)
+    help_ = "What decides with --rank: nats per token, or similarity to the sentence."
+    orders = Literal["fluency", "similarity"]
+    parser.add_argument("--rank_by", type=orders, default="fluency", help=help_)
 
 
 def add_infill(parser: OptionParser) -> None:

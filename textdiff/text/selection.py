@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from difflib import SequenceMatcher
 
@@ -13,17 +14,26 @@ from textdiff.text.task import Result, Selection
 
 
 def ranking(
-    model: TextModel, request: Request, n: int, rank: int | None, sampling: SamplingConfig
+    model: TextModel,
+    request: Request,
+    n: int,
+    rank: int | None,
+    sampling: SamplingConfig,
+    source_of: Callable[[int], str] | None = None,
 ) -> Selection | None:
-    """Selection of the n most probable of `n * rank` candidates, best first; None without `rank`.
+    """Selection of the n best of `n * rank` candidates, the best first; None without `rank`.
 
     Candidates are compared by nats per token: per token of the target in a model of pairs. A text
     that repeats a better one, or the text that is rewritten, comes after all others.
 
+    Args:
+        source_of: Text of a row. If not None, candidates are compared by similarity to it first.
+
     Raises:
-        UserError: If texts to be ranked are longer than the model's sequences.
+        UserError: If texts are longer than the model's sequences, or for `source_of` alone.
     """
     if rank is None:
+        check(source_of is None, "--rank_by", "left out without --rank", "similarity")
         return None
     longest, length = model.config.length, request.mask.shape[1]
     check(length <= longest, "--rank", f"left out for texts longer than {longest} tokens", length)
@@ -33,25 +43,30 @@ def ranking(
         return len(ids) - (ids.index(separator) + 1 if model.config.has_sources else 0)
 
     def choose(candidates: list[Result]) -> list[Result]:
-        sequences = [each.ids for each in candidates]
-        nats = sequence_nats(model, sequences, key, precision=sampling.precision).tolist()
-        scored = [
-            replace(each, score=of_text / coded(each.ids))
-            for each, of_text in zip(candidates, nats, strict=True)
-        ]
+        found = [each.ids for each in candidates]
+        nats = sequence_nats(model, found, key, precision=sampling.precision).tolist()
+        pairs = zip(candidates, nats, strict=True)
+        scored = [replace(each, score=total / coded(each.ids)) for each, total in pairs]
         row = candidates[0].row
-        return best(scored, n, request.ids[row][request.mask[row]].tolist())
+        given = request.ids[row][request.mask[row]].tolist()
+        return best(scored, n, given, source_of and source_of(row))
 
     return Selection(n * rank, choose)
 
 
-def best(scored: list[Result], n: int, given: list[int]) -> list[Result]:
+def best(scored: list[Result], n: int, given: list[int], source: str | None = None) -> list[Result]:
     """The n best results, the best first, and repeated texts only if there are no others.
 
     Args:
         given: Tokens of the given text. A result with the same tokens counts as repeated.
+        source: Text to which the best results are most similar. If None, they have the best score.
     """
-    ranked = sorted(scored, key=lambda result: result.score or 0.0)
+
+    def place_of(result: Result) -> tuple[float, float]:
+        likeness = similarity(source, result.text) if source else 0.0
+        return -likeness, result.score or 0.0
+
+    ranked = sorted(scored, key=place_of)
     first = {result.text: place for place, result in reversed([*enumerate(ranked)])}
 
     def repeats(place: int) -> bool:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from tokenizers import Tokenizer
 
@@ -95,6 +95,7 @@ class TextTasks(ABC, Generic[R]):
         protect: str | Sequence[str] = (),
         n: int = 1,
         rank: int | None = None,
+        rank_by: Literal["fluency", "similarity"] = "fluency",
         **options: Any,
     ) -> R:
         """Adds noise to texts and resamples them: n variations of each.
@@ -104,13 +105,13 @@ class TextTasks(ABC, Generic[R]):
                 Several strengths give n variations of each text at the first, then at the next.
             protect: Words or phrases that stay as they are, in a list or separated by commas.
             rank: Candidates for each variation, if those of a text and strength are ranked.
+            rank_by: Nats per token, or similarity to the text, as `similarity` in selection.py.
         """
         sampling, decoding = self._options(options)
         strengths, texts = checked_strengths(strength), checked_texts(text)
         size, words = candidates(n, rank), phrases(protect) if protect else []
         check(all(words), "--protect", "words or phrases, separated by commas", protect)
-        kept = tokens_of_words(self.tokenizer, texts, words)
-        pairs = [*zip(texts, kept, strict=True)]
+        pairs = [*zip(texts, tokens_of_words(self.tokenizer, texts, words), strict=True)]
         groups = [(*pair, each) for pair in pairs for each in strengths]
 
         def requests(pair: tuple[str, list[bool]]) -> list[Request]:
@@ -123,7 +124,8 @@ class TextTasks(ABC, Generic[R]):
             return decode_kept(self.tokenizer, text, kept, ids) if strength else text
 
         request = joined([*chain(*for_each(pairs, requests))])
-        select = ranking(self.model, request, n, rank, sampling)
+        similar = (lambda row: groups[row // size][0]) if rank_by == "similarity" else None
+        select = ranking(self.model, request, n, rank, sampling, similar)
         return self._run(Task(request, decode, sampling, select, texts, strengths))
 
     @checked_arguments(SamplingConfig, DecodingConfig)
