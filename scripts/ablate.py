@@ -165,6 +165,8 @@ def draw(tables: dict[float, Table], path: Path) -> None:
     names = {"model, 32 steps": "textdiff, 32 steps", "ar": "autoregressive"}
     for name, label in (names | {"diffusion-lm": "Diffusion-LM's recipe"}).items():
         rows = {minutes: table[name] for minutes, table in tables.items() if name in table}
+        if not rows:
+            continue
         nats = [row["nats_per_token"] for row in rows.values()]
         real = [tables[minutes]["held-out text"]["perplexity"] for minutes in rows]
         ratios = [row["perplexity"] / r for row, r in zip(rows.values(), real, strict=True)]
@@ -172,7 +174,7 @@ def draw(tables: dict[float, Table], path: Path) -> None:
         right.plot(list(rows), ratios, marker="o", label=label)
     left.set(title="Variational bound on held-out text", ylabel="nats per token")
     right.set(title="Perplexity under the reference model", ylabel="ratio to held-out text")
-    ticks = [1, 1.5, 2, 3, 5, 10, 20, 30]
+    ticks = [1, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2, 2.5, 3, 5, 10, 20, 30]
     for axes in (left, right):
         axes.set(xscale="log", yscale="log", xlabel="minutes of training")
         axes.set_xticks(list(tables), [f"{minutes:g}" for minutes in tables], minor=False)

@@ -29,7 +29,7 @@ def test_report_has_what_a_bug_report_needs(quick, capsys):
         "GFLOP/s",
         "precision: ",
         "extras: ",
-        "configs/text_demo.yaml: 1,500 steps",
+        "configs/text_demo.yaml: 1,050 steps",
     ):
         assert part in printed
     assert printed.count("  ok      text: ") == 4

@@ -9,6 +9,7 @@ from textdiff.config import UserError
 from textdiff.text.autoregressive import Autoregressive, AutoregressiveConfig
 from textdiff.text.likelihood import negative_elbo
 from textdiff.text.selection import best, similarity
+from textdiff.text.sequence_likelihood import ranking_order, sequence_nats
 from textdiff.text.task import Result
 from textdiff.text.tokenizer import MASK
 
@@ -92,6 +93,19 @@ def test_similar_texts_are_ranked_first(pipe):
     assert best.scores is not None
     with pytest.raises(UserError, match=r"^rank_by must be left out without rank"):
         pipe.rewrite(SENTENCE, rank_by="similarity")
+
+
+def test_chain_rule_ranks_models_trained_for_it(pipe, new_model):
+    sequences = [pipe.tokenizer.encode(text).ids for text in (SENTENCE, "a king .")]
+    key, order = torch.tensor(3), ranking_order(pipe.model)
+    assert order == "left-to-right"
+    found = sequence_nats(pipe.model, sequences, key, order=order)
+    for ids, nats in zip(sequences, found, strict=True):
+        row, mask = torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool)
+        expected = negative_elbo(pipe.model, row, mask, key.view(1), order=order, window=1)
+        assert nats == pytest.approx(expected.item(), rel=1e-4)
+    assert ranking_order(new_model(stagger_prob=0.0)) == "parallel"
+    assert ranking_order(new_model(objective="x0", prior="none")) == "parallel"
 
 
 def test_inputs_are_ranked_one_by_one(pipe):

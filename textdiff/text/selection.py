@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from textdiff.config import SamplingConfig, UserError, check
 from textdiff.prng import sample_keys
 from textdiff.text.requests import Request, TextModel
-from textdiff.text.sequence_likelihood import sequence_nats
+from textdiff.text.sequence_likelihood import ranking_order, sequence_nats
 from textdiff.text.task import Result, Selection
 
 
@@ -37,14 +37,15 @@ def ranking(
         return None
     longest, length = model.config.length, request.mask.shape[1]
     check(length <= longest, "--rank", f"left out for texts longer than {longest} tokens", length)
-    key, separator = sample_keys(sampling.seed, 1)[0], model.config.separator
+    key, precision = sample_keys(sampling.seed, 1)[0], sampling.precision
+    order, separator = ranking_order(model), model.config.separator
 
     def coded(ids: list[int]) -> int:
         return len(ids) - (ids.index(separator) + 1 if model.config.has_sources else 0)
 
     def choose(candidates: list[Result]) -> list[Result]:
         found = [each.ids for each in candidates]
-        nats = sequence_nats(model, found, key, precision=sampling.precision).tolist()
+        nats = sequence_nats(model, found, key, order=order, precision=precision).tolist()
         pairs = zip(candidates, nats, strict=True)
         scored = [replace(each, score=total / coded(each.ids)) for each, total in pairs]
         row = candidates[0].row

@@ -90,6 +90,7 @@ def sequence_nats(
     key: Int[Tensor, ""],
     draws: int = RANKING_DRAWS,
     precision: Precision = "no",
+    order: str = "parallel",
 ) -> Float[Tensor, " n"]:
     """Nats of each sequence, all estimated with the same random numbers, in float64.
 
@@ -99,6 +100,7 @@ def sequence_nats(
         key: Key of the random numbers.
         draws: Noise levels drawn for each sequence.
         precision: Precision of the network.
+        order: Order in which words lose their noise. If not parallel, it is the chain rule.
     """
     sizes = torch.tensor([*map(len, sequences)])
     nats = torch.zeros(len(sequences), dtype=torch.float64)
@@ -109,9 +111,19 @@ def sequence_nats(
                 found = model.nats(ids, mask).sum(1)
             else:
                 keys = key.to(model.device).expand(len(ids))
-                found = negative_elbo(model, ids, mask, keys, draws=draws)
+                found = negative_elbo(model, ids, mask, keys, draws=draws, order=order)
         nats[rows] = found.double().cpu()
     return nats
+
+
+def ranking_order(model: TextModel) -> str:
+    """Order in which sequences are compared: one word at a time, if the model was trained for it.
+
+    The chain rule has no random error, and is closer to the likelihood than the parallel bound.
+    """
+    config = model.config
+    one_by_one = config.objective == "ce" and config.stagger_prob > 0
+    return "left-to-right" if one_by_one else "parallel"
 
 
 def padded(sequences: Sequence[list[int]]) -> tuple[Tensor, Tensor]:

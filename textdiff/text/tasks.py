@@ -49,7 +49,7 @@ class TextTasks(ABC, Generic[R]):
     Further arguments of each task are the fields of `SamplingConfig` (steps, sampler, seed, ...)
     and of `DecodingConfig` (temperature, guidance_scale, order, require, forbid, ...). With `rank`,
     that many candidates are sampled for each text, and the best of all are kept, best first: those
-    of the lowest bound of -log p per token.
+    of the lowest -log p per token.
 
     Args:
         model: A diffusion model, or the autoregressive baseline, which can sample and complete.
