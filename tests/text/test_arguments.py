@@ -33,6 +33,7 @@ def pipe(model, tokenizer):
         (lambda pipe: pipe.rewrite(SENTENCE, strength=[0.2, None]), "strength must be a number"),
         (lambda pipe: pipe.rewrite(SENTENCE, require=[3]), "require must be a text or a list of"),
         (lambda pipe: pipe.rewrite(SENTENCE, protect=[""]), "protect must be words or phrases"),
+        (lambda pipe: pipe.rewrite(SENTENCE, protect=""), "protect must be words or phrases"),
         (lambda pipe: pipe.sample(order="parallel", window=2), "window must be left out where all"),
         (lambda pipe: pipe.rewrite("Zebra"), "^'Zebra' has no word of the model's vocabulary"),
         (lambda pipe: pipe.complete(["the king", "Zebra"]), "number 2.: 'Zebra' has no word"),

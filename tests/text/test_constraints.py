@@ -206,6 +206,12 @@ def pairs(new_model):
     return model
 
 
+def test_contradictions_of_targets_count_no_source(pairs, tokenizer):
+    message = "^no text of length 2 has all required phrases, and no forbidden one"
+    with pytest.raises(UserError, match=message):
+        pairs(tokenizer).generate("the girl sees", length=2, require="the king sees")
+
+
 def test_targets_obey_whatever_their_sources_have(pairs, tokenizer):
     pipe = pairs(tokenizer)
     assert pipe.model.config.has_sources

@@ -41,7 +41,10 @@ def sample(options: Namespace) -> None:
 def rewrite(options: Namespace) -> None:
     """Prints variations of a sentence, or of each line of standard input."""
     strengths = checked_strengths(_numbers("--strength", options.strength))
-    settings = {"strength": strengths, "protect": options.protect or ()}
+    settings = {
+        "strength": strengths,
+        "protect": () if options.protect is None else options.protect,
+    }
     _on_texts(options, "rewrite", settings | {"rank_by": options.rank_by})
 
 

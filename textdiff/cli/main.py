@@ -61,7 +61,7 @@ def add_rewrite(parser: OptionParser) -> None:
     parser.add_argument("--strength", type=str, default="0.5", help=help_)
     help_ = "Words that do not change, separated by commas."
     parser.add_argument("--protect", type=str | None, help=help_)
-    help_ = "What decides with --rank: nats per token, or similarity to the sentence."
+    help_ = "Rank by nats per token (fluency), or by words in common with the sentence."
     orders = Literal["fluency", "similarity"]
     parser.add_argument("--rank_by", type=orders, default="fluency", help=help_)
 

@@ -21,7 +21,7 @@ from textdiff.diffusion.automaton import Automaton
 from textdiff.text.tokenizer import decode_after, in_word, special_ids
 
 MOST_STATES = 64
-TOO_MANY = "have too many phrases together: name fewer, or sample several times"
+TOO_MANY = "have too many phrases together, or too long ones: name fewer or shorter ones"
 
 
 class Constraints(NamedTuple):

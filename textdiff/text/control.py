@@ -92,7 +92,7 @@ def control_of(model: TextModel, tokenizer: Tokenizer, request: Request) -> Cont
         text = f"--forbid: the given words have {word!r}: take it out of one of them"
         raise RowError(text, row)
     if constraints.automaton:
-        _check_possible(constraints.automaton, special, request)
+        _check_possible(constraints.automaton, special, request, own)
     banned = special | constraints.banned
     return replace(control, banned=banned, automaton=constraints.automaton)
 
@@ -126,8 +126,14 @@ def _guided_control(control: Control, model: TextModel, options: ControlConfig) 
     return replace(control, classifier=classifier, label=options.label, scale=scale)
 
 
-def _check_possible(automaton: Automaton, special: Bool[Tensor, " v"], request: Request) -> None:
-    """Raises RowError if a sequence of the request has no allowed sentence."""
+def _check_possible(
+    automaton: Automaton, special: Bool[Tensor, " v"], request: Request, own: Bool[Tensor, "n l"]
+) -> None:
+    """Raises RowError if a sequence of the request has no allowed sentence.
+
+    Args:
+        own: Given words that are not those of a source.
+    """
     ids, given = request.ids.where(request.given, 0), request.given.long()
     stacked = torch.stack([ids, given, request.mask.long()], 1)
     rows, number = stacked.unique(dim=0, return_inverse=True)
@@ -135,8 +141,9 @@ def _check_possible(automaton: Automaton, special: Bool[Tensor, " v"], request: 
     possible = automaton.accepts(ids, given.bool(), special, mask.bool())
     if not possible.all():
         first = int((~possible[number]).nonzero()[0])
-        row = number[first]
-        length, kept = int(mask[row].sum()), " and the given words" * bool(given[row].any())
+        source = (request.given & ~own)[first]
+        length = int(request.mask[first].sum() - source.sum())
+        kept = " and the given words" * bool(own[first].any())
         way_out = "change --require, --forbid, the length or the given words"
         text = f"no text of length {length} has all required phrases{kept}, and no forbidden one"
         raise RowError(f"{text}: {way_out}", first)

@@ -98,9 +98,10 @@ def sequence_nats(
 
     Args:
         key: Key of the random numbers.
-        draws: Noise levels drawn for each sequence.
+        draws: Noise levels drawn for each sequence. The chain rule needs none.
         precision: Precision of the network.
-        order: Order in which words lose their noise. If not parallel, it is the chain rule.
+        order: Order in which words lose their noise: parallel for the bound, another for the chain
+            rule.
     """
     sizes = torch.tensor([*map(len, sequences)])
     nats = torch.zeros(len(sequences), dtype=torch.float64)
@@ -119,7 +120,7 @@ def sequence_nats(
 def ranking_order(model: TextModel) -> str:
     """Order in which sequences are compared: one word at a time, if the model was trained for it.
 
-    The chain rule has no random error, and is closer to the likelihood than the parallel bound.
+    The chain rule has a smaller random error than the parallel bound.
     """
     config = model.config
     one_by_one = config.objective == "ce" and config.stagger_prob > 0

@@ -111,11 +111,13 @@ class Task:
 
     def facts_of(self, row: int) -> dict[str, Any]:
         """The given text and the strength of a row, if there are any."""
-        part = row * len(self.given) * max(1, len(self.strengths)) // len(self.request.ids)
-        if not self.strengths:
-            return {"source": self.given[part]} if self.given else {}
-        text, strength = divmod(part, len(self.strengths))
-        return {"source": self.given[text], "strength": self.strengths[strength]}
+        if not self.given:
+            return {}
+        count = max(1, len(self.strengths))
+        part = row * len(self.given) * count // len(self.request.ids)
+        text, place = divmod(part, count)
+        strength = {"strength": self.strengths[place]} if self.strengths else {}
+        return {"source": self.given[text]} | strength
 
     @contextmanager
     def naming_texts(self) -> Iterator[None]:

@@ -105,11 +105,11 @@ class TextTasks(ABC, Generic[R]):
                 Several strengths give n variations of each text at the first, then at the next.
             protect: Words or phrases that stay as they are, in a list or separated by commas.
             rank: Candidates for each variation, if those of a text and strength are ranked.
-            rank_by: Nats per token, or similarity to the text, as `similarity` in selection.py.
+            rank_by: fluency ranks by nats per token, similarity by words in common with the text.
         """
         sampling, decoding = self._options(options)
         strengths, texts = checked_strengths(strength), checked_texts(text)
-        size, words = candidates(n, rank), phrases(protect) if protect else []
+        size, words = candidates(n, rank), phrases(protect)
         check(all(words), "--protect", "words or phrases, separated by commas", protect)
         pairs = [*zip(texts, tokens_of_words(self.tokenizer, texts, words), strict=True)]
         groups = [(*pair, each) for pair in pairs for each in strengths]
