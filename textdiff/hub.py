@@ -51,7 +51,8 @@ def load_pretrained(
     kind = "a model of textdiff" if len(kinds) > 1 else f"a model of class {kinds[0].__name__}"
     model, report = _load(name, source, kind)
     if not isinstance(model, kinds):
-        raise UserError(f"{name} is a {type(model).__name__}, not {kind}")
+        is_other = f"{name} is a {type(model).__name__}, not {kind}"
+        raise UserError(is_other + _way_to_sample(model.config.model_type))
     for fault, keys in (
         ("lacks weights that", report["missing_keys"]),
         ("has weights of another size than", report["mismatched_keys"]),
@@ -86,8 +87,15 @@ def _other_model(folder: Path) -> str:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    script = ": sample it with scripts/sample_image.py" if "image" in str(kind) else ""
-    return f", but a model of type {kind}{script}"
+    return f", but a model of type {kind}{_way_to_sample(str(kind))}"
+
+
+def _way_to_sample(model_type: str) -> str:
+    """What a message says about the command for models of a type, if there is one."""
+    if not model_type.startswith("textdiff"):
+        return ""
+    command = "scripts/sample_image.py" if "image" in model_type else "textdiff sample"
+    return f": sample it with {command}"
 
 
 def _download(name: str, revision: str | None, token: str | None) -> str:

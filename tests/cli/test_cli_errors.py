@@ -64,7 +64,12 @@ CONFIG_FILES = [
     ("just words\n", "must hold options"),
     ("train: [\n", "cannot be read as YAML"),
 ]
-PUZZLING = ("Path to a configuration file", "program's version number", "customizes")
+PUZZLING = (
+    "Path to a configuration file",
+    "program's version number",
+    "customizes",
+    "[options] train",
+)
 NO_MODEL = [  # mistakes that are found before a model is loaded
     (["sample", "--n", "0"], "--n must be between 1 and 10,000,000, got 0"),
     (["sample", "--steps", "0"], "--steps must be at least 1"),

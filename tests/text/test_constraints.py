@@ -157,11 +157,13 @@ def test_contradictions_are_one_clear_line(pipe, options, message):
 
 def test_given_words_may_contradict(pipe):
     for message, call in {
-        "forbid: the given words have 'king'": lambda: pipe.complete("the king", forbid="king"),
-        "no text of length 2 has all required phrases and the given words": lambda: pipe.infill(
+        "forbid: 'king' is one of the words to keep": lambda: pipe.complete(
+            "the king", forbid="king"
+        ),
+        "length 2 has all required phrases and the words to keep: change": lambda: pipe.infill(
             f"the {MASK}", require=["king", "girl"]
         ),
-        "no text of length 7 has all required phrases and the given words": lambda: pipe.rewrite(
+        "length 7 has the words to keep, and no forbidden phrase: change": lambda: pipe.rewrite(
             SENTENCE, protect=["small girl"], forbid="small girl"
         ),
     }.items():
@@ -174,7 +176,7 @@ def test_contradictions_name_one_of_several_texts(pipe):
     short = r"^text \(number 2\): no text of length 3 has all required"
     with pytest.raises(UserError, match=short):
         pipe.rewrite(texts, require="the king sees a", **options)
-    given = r"^text \(number 2\): forbid: the given words have 'boy'"
+    given = r"^text \(number 2\): forbid: 'boy' is one of the words to keep"
     with pytest.raises(UserError, match=given):
         pipe.rewrite(texts, protect="boy", forbid="boy", **options)
 
@@ -207,7 +209,7 @@ def pairs(new_model):
 
 
 def test_contradictions_of_targets_count_no_source(pairs, tokenizer):
-    message = "^no text of length 2 has all required phrases, and no forbidden one"
+    message = "^no text of length 2 has all required phrases: change require or the length"
     with pytest.raises(UserError, match=message):
         pairs(tokenizer).generate("the girl sees", length=2, require="the king sees")
 

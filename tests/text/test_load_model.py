@@ -2,6 +2,9 @@
 
 import pytest
 
+from image import ImageDiffusion
+from image.model import ImageDiffusionModel
+from image.model_config import ImageDiffusionConfig
 from textdiff.config import SamplingConfig, UserError
 from textdiff.sampling import collect
 from textdiff.text.config import TokenizerConfig
@@ -38,6 +41,14 @@ def test_missing_folder_is_refused(name):
 def test_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no model: no config.json"):
         load_model(str(tmp_path))
+
+
+def test_model_of_another_kind_names_its_command(saved, tmp_path):
+    with pytest.raises(UserError, match=r"ImageDiffusionModel: sample it with textdiff sample$"):
+        ImageDiffusion.from_pretrained(str(saved))
+    ImageDiffusionModel(ImageDiffusionConfig(width=4)).save_pretrained(tmp_path / "images")
+    with pytest.raises(UserError, match=r"sample it with scripts/sample_image\.py$"):
+        load_model(str(tmp_path / "images"))
 
 
 def test_file_instead_of_a_folder_is_refused(tmp_path):

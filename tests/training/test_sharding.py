@@ -31,7 +31,8 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 def launched(*command: str) -> subprocess.CompletedProcess[str]:
     """Runs a command on two processes with one thread each, so that sums are the same."""
-    options = {"cwd": Path(__file__).parents[2], "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    options = {"cwd": Path(__file__).parents[2], "env": env}
     line = [*LAUNCH, "--", *command]
     return subprocess.run(
         line, **options, check=False, capture_output=True, text=True, encoding="utf-8", timeout=240

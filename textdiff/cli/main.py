@@ -70,7 +70,10 @@ def add_infill(parser: OptionParser) -> None:
     """Fill the [MASK]s of a sentence. The other words are kept."""
     _add_generation_options(parser, n=4)
     _add_text(parser, 'The sentence, as in "the [MASK] [MASK] is near the [MASK*]"')
-    help_ = "Largest number of tokens for which a [MASK*] stands. [MASK] stands for one."
+    help_ = (
+        "Largest number of tokens for which a [MASK*] stands. It is less where there are several, "
+        "and where the sentence would be too long. [MASK] stands for one."
+    )
     parser.add_argument("--longest", type=int, default=8, help=help_)
 
 
@@ -161,8 +164,8 @@ def _add_generation_options(parser: OptionParser, n: int) -> None:
     parser.add_class_arguments(SamplingConfig)
     parser.add_class_arguments(DecodingConfig)
     help_ = (
-        "text: one sentence per line. table: with strength, similarity and score. jsonl: one JSON "
-        "object per line."
+        "text: one sentence per line. table: with strength, similarity and score, where there are "
+        "any. jsonl: one JSON object per line."
     )
     formats = Literal["text", "table", "jsonl"]
     parser.add_argument("--format", type=formats, default="text", help=help_)

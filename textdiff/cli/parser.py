@@ -95,6 +95,7 @@ def build_parser(commands: Commands, prog: str, description: str) -> OptionParse
         subparser = OptionParser(description=command.summary, epilog=command.epilog)
         command.add_options(subparser)
         subcommands.add_subcommand(name, subparser, help=command.summary)
+        subparser.prog = f"{prog} {name}"
         parser.names += subparser.option_names()
     return parser
 

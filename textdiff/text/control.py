@@ -89,8 +89,8 @@ def control_of(model: TextModel, tokenizer: Tokenizer, request: Request) -> Cont
     own = request.given & ~source_positions(request.ids, separator)
     for row, place in (own & constraints.banned[request.ids]).nonzero().tolist():
         word = tokenizer.id_to_token(int(request.ids[row, place]))
-        text = f"--forbid: the given words have {word!r}: take it out of one of them"
-        raise RowError(text, row)
+        way_out = "leave it out of --forbid, or do not keep it"
+        raise RowError(f"--forbid: {word!r} is one of the words to keep: {way_out}", row)
     if constraints.automaton:
         _check_possible(constraints.automaton, special, request, own)
     banned = special | constraints.banned
@@ -143,7 +143,15 @@ def _check_possible(
         first = int((~possible[number]).nonzero()[0])
         source = (request.given & ~own)[first]
         length = int(request.mask[first].sum() - source.sum())
-        kept = " and the given words" * bool(own[first].any())
-        way_out = "change --require, --forbid, the length or the given words"
-        text = f"no text of length {length} has all required phrases{kept}, and no forbidden one"
-        raise RowError(f"{text}: {way_out}", first)
+        raise RowError(_impossible(length, bool(own[first].any()), request), first)
+
+
+def _impossible(length: int, kept: bool, request: Request) -> str:
+    """The message that no text of a length obeys the constraints of a request."""
+    options = request.decoding.control
+    required, forbidden = bool(options.required), bool(options.forbidden)
+    wanted = ["all required phrases"] * required + ["the words to keep"] * kept
+    clauses = [" and ".join(wanted)] * bool(wanted) + ["no forbidden phrase"] * forbidden
+    changes = ["--require"] * required + ["--forbid"] * forbidden
+    way_out = f"change {', '.join(changes)} or the {'text' if kept else 'length'}"
+    return f"no text of length {length} has {', and '.join(clauses)}: {way_out}"
