@@ -87,7 +87,8 @@ def _other_model(folder: Path) -> str:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return f", but a model of type {kind}{_way_to_sample(str(kind))}"
+    way_out = _way_to_sample(str(kind)) if "image" in str(kind) else ""  # others lack a file
+    return f", but a model of type {kind}{way_out}"
 
 
 def _way_to_sample(model_type: str) -> str:
