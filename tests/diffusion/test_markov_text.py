@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 import torch
-from markov_cases import LEVELS, MASK, TABLE, TEXT, L, V, log_joint, marginals, sentences, uniforms
+from markov_cases import LEVELS, MASK, TABLE, TEXT, V, log_joint, marginals, sentences, uniforms
 from sampler_cases import FINE, every_sampler, run
 from tensors import close, double, draws, seeded
 
-from textdiff.diffusion.gaussian import diffuse
+from textdiff.diffusion.gaussian import diffuse, from_x0
 from textdiff.diffusion.likelihood import prior_and_diffusion_loss
 from textdiff.diffusion.paths import even_in_logsnr
 from textdiff.diffusion.schedules import bounded, cosine
@@ -24,14 +24,6 @@ def text_sample(n: int, longest: int, seed: int = 0) -> tuple[torch.Tensor, torc
     sizes = torch.multinomial(law, n, replacement=True, generator=seeded(seed))
     mask = torch.arange(longest) < sizes.unsqueeze(1)
     return TEXT.sample(mask, uniforms(n, longest, seed=seed)), mask
-
-
-def chi_square_is_small(seen: torch.Tensor, probability: torch.Tensor) -> bool:
-    """Within five standard deviations of its mean."""
-    expected = seen.sum() * probability
-    statistic = ((seen - expected) ** 2 / expected)[probability > 0].sum().item()
-    degrees = int((probability > 0).sum()) - 1
-    return not seen[probability == 0].any() and statistic - degrees < 5 * math.sqrt(2 * degrees)
 
 
 def test_likelihood_is_that_of_noisy_embeddings():
@@ -81,31 +73,45 @@ def test_lengths_are_those_of_sentences():
     close(TEXT.length_probabilities(5), double(*expected), 1e-12)
 
 
+def bound_of(words: torch.Tensor, exponent: float = 1.0) -> torch.Tensor:
+    """Bound of each sentence, in nats, with the posterior of its words to the power `exponent`."""
+    n, mask = len(words), torch.ones_like(words, dtype=torch.bool)
+    noise = partial(torch.randn_like, generator=seeded(6))
+    x0, path = TEXT.embeddings[words], even_in_logsnr(bounded(cosine, -12.0, 7.0))
+
+    def denoise(x_t, logsnr):
+        posterior = exponent * TEXT.log_posterior(x_t, logsnr, mask)
+        return from_x0(x_t, posterior.softmax(-1) @ TEXT.embeddings, logsnr)
+
+    draws_of_t, clean = uniforms(n, 64, seed=8), double(7.0).expand(n)
+    nats = prior_and_diffusion_loss(denoise, x0, path, draws_of_t, noise, 100_000).sum((1, 2))
+    posterior = TEXT.log_posterior(diffuse(x0, noise(x0), clean), clean, mask)
+    return nats - posterior.gather(2, words.unsqueeze(2)).sum((1, 2))
+
+
+def error(values: torch.Tensor) -> torch.Tensor:
+    """Standard error of the mean."""
+    return values.std() / math.sqrt(len(values))
+
+
 def test_bound_of_optimal_denoiser_equals_the_entropy():
     """The largest of the statements: no loss in the noise, the grid of the bound, the rounding."""
-    n, size = 1000, 4
-    mask = torch.ones(n, size, dtype=torch.bool)
-    words = TEXT.sample(mask, uniforms(n, size, seed=4))
-    generator = seeded(6)
-    noise = partial(torch.randn_like, generator=generator)
-    x0, schedule = TEXT.embeddings[words], bounded(cosine, -12.0, 7.0)
-    denoise = partial(TEXT.denoise, mask=mask)
-    nats = prior_and_diffusion_loss(
-        denoise,
-        x0,
-        even_in_logsnr(schedule),
-        uniforms(n, 64, seed=8),
-        noise,
-        100_000,
-    ).sum((1, 2))
-    clean = double(7.0).expand(n)
-    posterior = TEXT.log_posterior(diffuse(x0, noise(x0), clean), clean, mask)
-    nats = nats - posterior.gather(2, words.unsqueeze(2)).sum((1, 2))
+    mask = torch.ones(1000, 4, dtype=torch.bool)
+    words = TEXT.sample(mask, uniforms(*mask.shape, seed=4))
     exact = TEXT.nats(words, mask)
-    close(exact.mean(), TEXT.entropy(size), 5 * exact.std().item() / math.sqrt(n))
-    gap = nats - exact  # has mean 0, and a smaller variance than either
-    assert gap.mean().abs() < 4 * gap.std() / math.sqrt(n)
-    assert gap.std() / math.sqrt(n) < 0.05
+    assert (exact.mean() - TEXT.entropy(4)).abs() < 4 * error(exact)
+    gap = bound_of(words) - exact  # has mean 0, and a smaller variance than either
+    assert gap.mean().abs() < 4 * error(gap)
+    assert error(gap) < 0.05
+
+
+@pytest.mark.parametrize("exponent", [0.8, 1.25])
+def test_other_denoisers_have_larger_bounds(exponent):
+    """With the same noise for both."""
+    mask = torch.ones(1000, 4, dtype=torch.bool)
+    words = TEXT.sample(mask, uniforms(*mask.shape, seed=4))
+    gap = bound_of(words, exponent) - bound_of(words)
+    assert gap.mean() > 4 * error(gap)
 
 
 @pytest.mark.parametrize("logsnr", [-2.0, 0.0, 1.5])
@@ -129,20 +135,33 @@ def test_loss_falls_by_the_squared_error_of_the_bound(logsnr):
     assert gap.std() / math.sqrt(n) < 0.02 * slope.mean().abs()
 
 
-@pytest.fixture(scope="module")
-def drawn() -> tuple[torch.Tensor, torch.Tensor]:
-    return text_sample(20_000, longest=30)
-
-
 @every_sampler
-def test_samplers_draw_unigrams_and_bigrams(name):
-    """With lengths of the chain's law; pairs include the start and the end of sentences."""
+def test_samplers_draw_sentences_of_the_chain(name):
+    """The mask gives the lengths, which have the chain's law."""
     n, longest = 3000, 12
     _, mask = text_sample(n, longest, seed=3)
     x = draws(n, longest, 3, seed=4)
     last = run(name, partial(TEXT.denoise, mask=mask), x, FINE)[-1].x
     words = torch.cdist(last, TEXT.embeddings).argmin(-1)
     check_pairs(words, mask)
+    check_sentences(words, mask)
+
+
+def check_sentences(words: torch.Tensor, mask: torch.Tensor, size: int = 3) -> None:
+    """Chi-square test of the sentences of this size: within five deviations of its mean.
+
+    Sentences with fewer than five expected are counted together.
+    """
+    codes = words[mask.sum(1) == size, :size] @ (V ** torch.arange(size))
+    law = torch.zeros(V**size).double()
+    law[sentences(size) @ (V ** torch.arange(size))] = log_joint(sentences(size)).softmax(0)
+    seen, expected = torch.bincount(codes, minlength=V**size).double(), len(codes) * law
+    rare = expected < 5
+    seen = torch.cat([seen[~rare], seen[rare].sum(0, True)])
+    expected = torch.cat([expected[~rare], expected[rare].sum(0, True)])
+    statistic, degrees = ((seen - expected) ** 2 / expected).sum().item(), len(seen) - 1
+    assert degrees > 10
+    assert statistic - degrees < 5 * math.sqrt(2 * degrees), (seen, expected)
 
 
 def check_pairs(words: torch.Tensor, mask: torch.Tensor) -> None:
@@ -182,18 +201,12 @@ def test_one_step_of_jointly_drawn_words_is_exact():
         check_pairs(independent, mask)
 
 
-def test_sampled_text_has_the_law_of_lengths(drawn):
-    _, mask = drawn
-    seen = torch.bincount(mask.sum(1), minlength=31).double()
-    law = TEXT.length_probabilities(30)
-    assert chi_square_is_small(seen, law / law.sum())
-
-
-def test_sampled_text_has_the_chains_pairs(drawn):
-    check_pairs(*drawn)
+def test_sampled_text_has_the_chains_sentences():
+    sample = text_sample(20_000, longest=30)
+    check_pairs(*sample)
+    check_sentences(*sample)
 
 
 def test_sentences_longer_than_the_law_are_rare():
     """The chain ends: lengths to 200 have all the probability."""
     close(TEXT.length_probabilities(200).sum(), 1.0, 1e-9)
-    assert L < 200
