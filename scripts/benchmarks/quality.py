@@ -55,8 +55,8 @@ class Goals:
     """
 
     grammatical: tuple[float, ...] = (0.9, 0.99)
-    nats: tuple[float, ...] = (2.5, 2.28, 2.0)
-    perplexity: tuple[float, ...] = (2.0, 1.5)
+    nats: tuple[float, ...] = (2.28, 2.0, 1.92)
+    perplexity: tuple[float, ...] = (2.0, 1.3)
 
     def for_text(self, name: str) -> list[Goal]:
         """Goals on the text of this name."""

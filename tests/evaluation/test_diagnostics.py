@@ -85,6 +85,13 @@ def test_good_samples_give_no_warnings():
     assert sanity_warnings([(1, 5, 9), (4, 2, 3), (7, 8, 6)], TRAINING, unknown=0) == []
 
 
+def test_repetitions_as_in_the_training_text_are_none():
+    training = [(1,), (2,), (3,), (4,)] * 5
+    assert "collapsed" not in str(
+        sanity_warnings([(1,), (4,), (2,), (1,), (3,)], training, unknown=0)
+    )
+
+
 def test_unknown_words_in_training_text_give_warning():
     (warning,) = sanity_warnings([(1, 5, 9), (4, 2, 3)], [(0, 2, 3), (4, 5, 0)], unknown=0)[:1]
     assert "[UNK]" in warning

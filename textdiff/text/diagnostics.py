@@ -92,7 +92,8 @@ def sanity_warnings(
         way_out = "raise tokenizer.size or lower tokenizer.min_count"
         warnings.append(f"more than a fifth of the training text is [UNK]: {way_out}")
     few_words = unigram_entropy(samples) < 0.6 * unigram_entropy(training)
-    if few_words or len(set(samples)) < len(samples) / 2:
+    different, expected = (len(set(each)) / len(each) for each in (samples, training))
+    if few_words or different < 0.5 * expected:
         warnings.append("the samples have collapsed to a few words")
     if novelty(samples, training) < 0.05:
         warnings.append("the samples are copies of the training text")
