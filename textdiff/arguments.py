@@ -29,7 +29,12 @@ ELSEWHERE = {
     "bad_words_ids": "forbid",
     "force_words_ids": "require",
     "class_labels": "label",
+    "top_k": "temperature",
+    "top_p": "temperature",
+    "do_sample": "temperature",
 }
+STEPS = "use .stream, which yields every step"
+HINTS = {"streamer": STEPS, "callback_on_step_end": STEPS, "callback": STEPS}
 
 _on_command_line = ContextVar("_on_command_line", default=False)
 
@@ -97,6 +102,7 @@ def refuse_unknown(arguments: Collection[str], known: Collection[str]) -> None:
             same = [ELSEWHERE[name]] if ELSEWHERE.get(name) in known else []
             nearest = same or difflib.get_close_matches(name, known, n=1)
             hint = f": did you mean {nearest[0]}?" if nearest else ""
+            hint = f": {HINTS[name]}" if name in HINTS else hint
             raise TypeError(f"unexpected argument {name}{hint}")
 
 

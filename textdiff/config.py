@@ -33,7 +33,12 @@ class UserError(ValueError):
 def check(condition: bool, key: str, rule: str, got: object) -> None:
     """Raises UserError unless the condition holds."""
     if not condition:
-        raise UserError(f"{key} must be {rule}, got {got!r}")
+        raise UserError(f"{key} must be {rule}, got {shortened(repr(got))}")
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """The text, or its beginning and its end."""
+    return text if len(text) <= most else f"{text[: most - 43]} ... {text[-38:]}"
 
 
 def check_choices(config: Any) -> None:

@@ -70,6 +70,7 @@ def model_source(name: str, files: tuple[str, ...]) -> str:
     Raises:
         UserError: If it is a folder without one of the files, or no folder and no name on the hub.
     """
+    name = name or "."
     folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
     for file in files:
         if folder.is_dir() and not (folder / file).exists():

@@ -29,7 +29,16 @@ def test_forbidden_and_required_phrases_are_obeyed(
 def test_contradictory_phrases_are_one_line(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal(capsys, "sample", run, "--forbid", "king", "--require", "king")
     assert "'king' is in --forbid and in --require: take it out of one of them" in line
-    assert "is not in the model's vocabulary" in refusal(capsys, "sample", run, "--forbid", "xyz")
+    assert "is not in the model's vocabulary" in refusal(capsys, "sample", run, "--require", "xyz")
+
+
+def test_unknown_forbidden_words_are_a_warning(
+    run: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stop list may have words that the model cannot write."""
+    found = printed(capsys, "sample", run, *FEW_STEPS, "--forbid", "a unicorn, king")
+    assert "so that no text has it: 'a unicorn'" in caplog.text
+    assert found == printed(capsys, "sample", run, *FEW_STEPS, "--forbid", "king")
 
 
 def test_classifier_is_trained_and_guides(

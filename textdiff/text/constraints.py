@@ -6,6 +6,7 @@ token, and the tokenizer may divide words in any way.
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from torch import Tensor
 from textdiff.config import UserError
 from textdiff.diffusion.automaton import Automaton
 from textdiff.text.tokenizer import decode_after, in_word, special_ids
+
+log = logging.getLogger("textdiff")
 
 MOST_STATES = 64
 TOO_MANY = "have too many phrases together, or too long ones: name fewer or shorter ones"
@@ -65,11 +68,11 @@ def constraints_of(
             If negative, there are no sources.
 
     Raises:
-        UserError: If a phrase has a word that is not in the vocabulary, or the phrases contradict
-            each other, or they are too many.
+        UserError: If a required phrase has a word that is not in the vocabulary, or the phrases
+            contradict each other, or they are too many.
     """
     pieces = _pieces(tokenizer, size)
-    names = {"--forbid": forbid, "--require": require}
+    names = {"--forbid": _possible(tokenizer, forbid), "--require": require}
     written = {key: [_written(tokenizer, pieces, key, p) for p in names[key]] for key in names}
     for phrase in {*written["--forbid"]} & {*written["--require"]}:
         raise UserError(f"{phrase!r} is in --forbid and in --require: take it out of one of them")
@@ -113,13 +116,28 @@ def _pieces(tokenizer: Tokenizer, size: int) -> list[str]:
     return [piece(token).lower() for token in range(size)]
 
 
-def _written(tokenizer: Tokenizer, pieces: list[str], key: str, phrase: str) -> str:
-    """A phrase as texts of the model have it."""
+def _possible(tokenizer: Tokenizer, forbid: Sequence[str]) -> list[str]:
+    """The forbidden phrases that the model can write. A warning names the others."""
+    impossible = [phrase for phrase in forbid if _unknown_words(tokenizer, phrase)]
+    if impossible:
+        names = ", ".join(map(repr, impossible[:5])) + ", ..." * (len(impossible) > 5)
+        log.warning("not in the model's vocabulary, so that no text has it: %s", names)
+    return [phrase for phrase in forbid if phrase not in impossible]
+
+
+def _unknown_words(tokenizer: Tokenizer, phrase: str) -> list[str]:
+    """Parts of a phrase that are not in the vocabulary."""
     encoding = tokenizer.encode(phrase, add_special_tokens=False)
     special, tokens = special_ids(tokenizer), zip(encoding.ids, encoding.offsets, strict=True)
-    for start, end in (offsets for token, offsets in tokens if token in special):
+    return [phrase[start:end] for token, (start, end) in tokens if token in special]
+
+
+def _written(tokenizer: Tokenizer, pieces: list[str], key: str, phrase: str) -> str:
+    """A phrase as texts of the model have it."""
+    for word in _unknown_words(tokenizer, phrase):
         known = "use words of its training text"
-        raise UserError(f"{key}: {phrase[start:end]!r} is not in the model's vocabulary: {known}")
+        raise UserError(f"{key}: {word!r} is not in the model's vocabulary: {known}")
+    encoding = tokenizer.encode(phrase, add_special_tokens=False)
     written = "".join(pieces[token] for token in encoding.ids).strip()
     if not written:
         raise UserError(f"{key} must be words or phrases, separated by commas, got {phrase!r}")

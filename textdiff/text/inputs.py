@@ -59,7 +59,7 @@ def checked_texts(
     """
 
     def checked(each: str) -> str:
-        check(bool(each.strip()), option, "a text", each)
+        check(bool(each.strip()), option, "a text that is not empty", each)
         valid = each == each.encode("utf-8", "ignore").decode()
         check(valid, option, "valid UTF-8", ascii(each))
         for mark in () if mask else (MASK, ANY_NUMBER):

@@ -20,7 +20,7 @@ from tokenizers import (
     trainers,
 )
 
-from textdiff.config import UserError
+from textdiff.config import UserError, shortened
 from textdiff.text.config import TokenizerConfig
 from textdiff.text.special_tokens import MASK, PAD, SEPARATOR, UNK
 from textdiff.training.checkpoint import atomic_write
@@ -105,7 +105,7 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
 def encode_known(tokenizer: Tokenizer, text: str) -> list[int]:
     """`encode` of a text that must have a word with a token, or UserError."""
     if {*tokenizer.encode(text, add_special_tokens=False).tokens} == {UNK}:
-        raise UserError(f"{text!r} has no word of the model's vocabulary")
+        raise UserError(f"{shortened(repr(text))} has no word of the model's vocabulary")
     return encode(tokenizer, text)
 
 
