@@ -33,7 +33,7 @@ ELSEWHERE = {
     "top_p": "temperature",
     "do_sample": "temperature",
 }
-STEPS = "use .stream, which yields every step"
+STEPS = "use pipe.stream, which yields every step"
 HINTS = {"streamer": STEPS, "callback_on_step_end": STEPS, "callback": STEPS}
 
 _on_command_line = ContextVar("_on_command_line", default=False)
@@ -101,9 +101,8 @@ def refuse_unknown(arguments: Collection[str], known: Collection[str]) -> None:
         if name not in known:
             same = [ELSEWHERE[name]] if ELSEWHERE.get(name) in known else []
             nearest = same or difflib.get_close_matches(name, known, n=1)
-            hint = f": did you mean {nearest[0]}?" if nearest else ""
-            hint = f": {HINTS[name]}" if name in HINTS else hint
-            raise TypeError(f"unexpected argument {name}{hint}")
+            hint = HINTS.get(name) or (f"did you mean {nearest[0]}?" if nearest else "")
+            raise TypeError(f"unexpected argument {name}{hint and ': ' + hint}")
 
 
 def _with_names(message: str, names: dict[str, str]) -> str:

@@ -20,8 +20,6 @@ from textdiff.text.classifier import load_classifier
 from textdiff.text.hub import load_model
 from textdiff.text.task import TextOutput
 
-REQUIRE, FORBID = ("riverside", "family friendly"), ("pub", "cheap")
-
 
 class Constraint(NamedTuple):
     """Options of sampling, and whether a text obeys them, given its number of tokens."""
@@ -33,8 +31,8 @@ class Constraint(NamedTuple):
 def constraints(
     run: str,
     reference: str,
-    require: list[str] = [*REQUIRE],  # noqa: B006
-    forbid: list[str] = [*FORBID],  # noqa: B006
+    require: list[str] = ["riverside", "family friendly"],  # noqa: B006
+    forbid: list[str] = ["pub", "cheap"],  # noqa: B006
     lengths: list[int] = [10, 20, 30],  # noqa: B006
     classifier: str | None = None,
     n: int = 200,

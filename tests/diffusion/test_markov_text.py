@@ -5,7 +5,19 @@ from functools import partial
 
 import pytest
 import torch
-from markov_cases import LEVELS, MASK, TABLE, TEXT, V, log_joint, marginals, sentences, uniforms
+from markov_cases import (
+    END,
+    LEVELS,
+    MASK,
+    START,
+    TABLE,
+    TEXT,
+    V,
+    log_joint,
+    marginals,
+    sentences,
+    uniforms,
+)
 from sampler_cases import FINE, every_sampler, run
 from tensors import close, double, draws, seeded
 
@@ -205,6 +217,24 @@ def test_sampled_text_has_the_chains_sentences():
     sample = text_sample(20_000, longest=30)
     check_pairs(*sample)
     check_sentences(*sample)
+
+
+def test_simulated_sentences_have_the_law_of_lengths():
+    """Word by word from the table, until the chain ends; a chi-square test."""
+    n, longest, rng = 20_000, 30, seeded(7)
+    rows = torch.cat([torch.cat([TABLE, END.unsqueeze(1)], 1), torch.eye(V + 1)[-1:].double()])
+    word, sizes = torch.multinomial(START, n, replacement=True, generator=rng), torch.zeros(n)
+    while (word < V).any():
+        sizes += word < V
+        word = torch.multinomial(rows[word], 1, generator=rng).squeeze(1)
+    law = TEXT.length_probabilities(longest)[1:]
+    seen = torch.bincount(sizes.long(), minlength=longest + 1)[1:longest].double()
+    expected = n * law[: longest - 1]
+    common = expected >= 5
+    statistic = ((seen - expected) ** 2 / expected)[common].sum().item()
+    degrees = int(common.sum())
+    assert degrees > 10
+    assert statistic - degrees < 5 * math.sqrt(2 * degrees)
 
 
 def test_sentences_longer_than_the_law_are_rare():

@@ -85,7 +85,7 @@ def test_good_samples_give_no_warnings():
     assert sanity_warnings([(1, 5, 9), (4, 2, 3), (7, 8, 6)], TRAINING, unknown=0) == []
 
 
-def test_repetitions_as_in_the_training_text_are_none():
+def test_repeated_training_text_allows_repeated_samples():
     training = [(1,), (2,), (3,), (4,)] * 5
     assert "collapsed" not in str(
         sanity_warnings([(1,), (4,), (2,), (1,), (3,)], training, unknown=0)

@@ -121,7 +121,7 @@ def _possible(tokenizer: Tokenizer, forbid: Sequence[str]) -> list[str]:
     impossible = [phrase for phrase in forbid if _unknown_words(tokenizer, phrase)]
     if impossible:
         names = ", ".join(map(repr, impossible[:5])) + ", ..." * (len(impossible) > 5)
-        log.warning("not in the model's vocabulary, so that no text has it: %s", names)
+        log.warning("--forbid: words that are not in the model's vocabulary: %s", names)
     return [phrase for phrase in forbid if phrase not in impossible]
 
 

@@ -144,9 +144,8 @@ class GenerativePredictor(WordPredictor):
         """The sequences that `generate` returns, on the CPU."""
         alone = input_ids is None and attention_mask is not None
         check(not alone, "attention_mask", "given together with input_ids", "attention_mask alone")
-        check(
-            input_ids is None or isinstance(input_ids, Tensor), "input_ids", "a tensor", input_ids
-        )
+        usable = input_ids is None or isinstance(input_ids, Tensor)
+        check(usable, "input_ids", "a tensor", input_ids)
         prompts = torch.empty(1, 0, dtype=torch.long) if input_ids is None else input_ids.cpu()
         given = None if input_ids is None else self._unpadded(prompts, attention_mask, config)
         request, before = self._request(given, config)
