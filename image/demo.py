@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
-from PIL.Image import Image, Resampling
+from PIL.Image import DecompressionBombError, Image, Resampling
 from torch import Tensor
 
 from image.config import SAMPLER, SAMPLING_STEPS
@@ -85,7 +85,7 @@ def inpaint_tab(pipe: ImageDiffusion, example: Image) -> None:
     """A picture in which what was painted over is filled."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            editor = gr.ImageEditor(
+            canvas = gr.ImageEditor(
                 {"background": example, "layers": [], "composite": None},
                 label="Paint over it",
                 type="pil",
@@ -97,6 +97,7 @@ def inpaint_tab(pipe: ImageDiffusion, example: Image) -> None:
                 canvas_size=example.size,
                 elem_id="editor",
             )
+            editor = _only_pictures(canvas)
             start, stop = buttons("Fill")
             with gr.Accordion("Settings", open=False):
                 controls = _controls(pipe.model, ANY, number=4)
@@ -186,9 +187,26 @@ def large(picture: Image) -> Image:
 def _picture_input(example: Image) -> gr.Image:
     """A picture, to be replaced by one of the user's."""
     sources: Any = ["upload", "clipboard"]
-    return gr.Image(
-        example, label="Picture", type="pil", format="png", sources=sources, height=SIDE, buttons=[]
-    )
+    options: Any = {"type": "pil", "format": "png", "sources": sources, "buttons": []}
+    return _only_pictures(gr.Image(example, label="Picture", height=SIDE, **options))
+
+
+C = TypeVar("C", gr.Image, gr.ImageEditor)
+
+
+def _only_pictures(component: C) -> C:
+    """The component, with a clear message for a file that is not a picture."""
+    decode = component.preprocess
+
+    def preprocess(payload: Any) -> Any:
+        try:
+            return decode(payload)
+        except (OSError, DecompressionBombError) as error:
+            rule = "the file is not a picture, or too large: choose a PNG or JPEG"
+            raise gr.Error(rule, print_exception=False) from error
+
+    component.preprocess = preprocess  # type: ignore[method-assign]
+    return component
 
 
 def _controls(model: ImageDiffusionModel, other: str, number: int) -> Controls:

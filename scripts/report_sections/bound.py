@@ -57,8 +57,10 @@ TEXT = partial(
     ),
     try_next=TryNext(
         "textdiff sample report/text --n 8 --rank 4 --format table",
-        "The column `score` is this bound for each sentence, in nats per token (a nat is 1.44 "
-        "bits). Lower is more probable. Compare the best sentence with the worst one.",
+        "The column `score` is -log p of each sentence, in nats per token (a nat is 1.44 bits), "
+        "computed word by word. Lower is more probable. Compare the best sentence with the worst "
+        "one. The model gives its own sentences a better score than the held-out text of "
+        "section 12.",
     ),
 )
 MIXTURE = GaussianMixture(
@@ -90,9 +92,9 @@ def experiment(_: Path) -> Section:
         "The data are a mixture of two Gaussians, for which the best denoiser and the truth are "
         f"known. The truth is {truth:.3f} nats. The bound is {totals[10]:.2f} nats with 10 steps, "
         f"{totals[50]:.2f} with 50, and {totals[200]:.3f} with 200 (± {2 * errors[200]:.3f}, two "
-        "standard errors). It is never below the truth, and twice as many steps about halve the "
-        f"gap. $L_T$ is only {last:.1e} nats. $L_0$ is {first:.2f} nats: it is negative, because "
-        "$p$ is a density here, and a density can be larger than 1."
+        "standard errors). It is never below the truth. From 50 steps on, twice as many about "
+        f"halve the gap. $L_T$ is only {last:.1e} nats. $L_0$ is {first:.2f} nats: it is negative, "
+        "because $p$ is a density here, and a density can be larger than 1."
     )
     return section
 

@@ -14,7 +14,8 @@ QUESTION = (
 INTRODUCTION = (
     "Each section takes a problem of the course notes. It gives the key lines of the answer and an "
     "experiment that can fail. The full proofs are in `docs/theory.md`. Commands run in the folder "
-    "of the repository; those with `report/` use the models that this lesson trains."
+    "of the repository; those with `report/` use the models that this lesson trains. What they "
+    "need is installed by `pip install -e '.[test]'`."
 )
 SOURCES = (
     "Sources: [HW7] Deep Learning, homework 7; [L15] Deep Generative Models, lecture 15; [TTIC] "
@@ -37,8 +38,8 @@ figure { margin: 1.5rem 0; text-align: center }
 img { width: 100%; max-width: 34rem; height: auto }
 figcaption, caption, .small { color: #555; font-size: 0.9rem; text-align: left }
 caption { padding-bottom: 0.3rem }
-pre, .formula, .scroll { overflow: auto hidden; max-width: 100% }
-pre { background: #f4f4f4; padding: 0.6rem; font-size: 0.85rem }
+.formula, .scroll { overflow: auto hidden; max-width: 100% }
+pre { background: #f4f4f4; padding: 0.6rem; font-size: 0.85rem; white-space: pre-wrap }
 math { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "Libertinus Math",
   "DejaVu Math TeX Gyre", math }  /* some default fonts put subscripts on the line */
 code { font-size: 0.9em; background: #f4f4f4 } pre code { font-size: inherit }
@@ -48,11 +49,11 @@ table { border-collapse: collapse; font-size: 0.85rem; margin: 1rem 0 }
 th, td { border-bottom: 1px solid #ddd; padding: 0.25rem 0.6rem; text-align: left;
   vertical-align: top } td:first-child { min-width: 6.5rem }
 nav ol { columns: 2; padding-left: 1.5rem } details { font-size: 0.85rem }
-@media (max-width: 36rem) { nav ol { columns: 1 } .formula { font-size: 1rem } }
+@media (max-width: 36rem) { nav ol { columns: 1 } .formula { font-size: 0.8rem } }
 @media print { nav, details { display: none } body { font-size: 11pt; max-width: none }
   figure, table, pre, .formula, .problem, .answer { break-inside: avoid }
   h2, h3, .says { break-after: avoid } img { max-width: 22rem }
-  pre, .formula, .scroll { overflow: visible } pre { white-space: pre-wrap; font-size: 8pt } }
+  .formula, .scroll { overflow: visible } pre { font-size: 8pt } }
 """
 HEAD = (
     '<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -95,7 +96,7 @@ def _answer(sections: list[Section]) -> str:
         return "The section <code>text</code> tests it. It was not made yet."
     return (
         f"<b>{str(numbers['verdict']).capitalize()}.</b> A small model wrote "
-        f"{numbers['sentences']} sentences from pure noise. {numbers['grammatical']:.0%} of them "
+        f"{numbers['sentences']} sentences from pure noise. {numbers['grammatical']:.1%} of them "
         f"are grammatical, and {numbers['table']['model']['novelty']:.0%} are not in its training "
         'text. <a href="#text">The last section</a> is the test, which can also end with false. '
         '<a href="#rewrite">The section before it</a> resamples given sentences.'

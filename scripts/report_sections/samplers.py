@@ -42,9 +42,9 @@ TEXT = partial(
     idea=(
         r"A sampler does not know $x_0$. The network estimates it from $x_t$, and the sampler "
         r"takes a step as if the estimate were true. DDPM draws from the Gaussian above. DDIM "
-        r"the estimated noise instead of new noise, so that only the start is random. DPM-Solver "
-        r"and Heun's method also look at how the estimate changes from step to step, and so they "
-        r"can take longer steps."
+        r"adds the estimated noise instead of new noise, so that only the start is random. "
+        r"DPM-Solver and Heun's method also look at how the estimate changes from step to step, "
+        r"and so they can take longer steps."
     ),
     try_next=TryNext(
         "textdiff sample report/text --n 8 --steps 2",

@@ -1,7 +1,9 @@
 """Laws of the page's server: all requests are answered, and nothing else is served."""
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -9,12 +11,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import gradio as gr
 import httpx
 import pytest
 from gradio_client import Client
 
+from image import ImageDiffusion
 from textdiff.config import TrainConfig, UserError
 from textdiff.demo import default_model, page
 from textdiff.demo.frames import CONCURRENT, Frame, connect, new_frames
@@ -114,6 +118,28 @@ def test_values_beyond_the_controls_are_refused(address, values):
     """Also where no browser checks them: texts, length, steps, sampler."""
     with pytest.raises(Exception, match=r"(?i)maximum|choices|upstream"):
         ask(address, "write", *values)
+
+
+def test_pictures_of_the_page_are_served(image_model, tmp_path, monkeypatch):
+    """`serve` builds the page where its server reads pictures, and the folder does not stay."""
+    ImageDiffusion(image_model).save_pretrained(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    found = []
+
+    def launched(blocks, host, port, wait):
+        config = json.dumps(blocks.get_config_file())
+        address = launch(blocks, host, None).rstrip("/")
+        for path in filter(os.path.isabs, re.findall(r'"path": "([^"]+[.]png)"', config)):
+            status = httpx.get(f"{address}/gradio_api/file={path}").status_code
+            found.append((Path(path), status))
+        blocks.close()
+
+    launch = page.launch
+    monkeypatch.setattr(page, "launch", launched)
+    page.serve([str(tmp_path)], "127.0.0.1", 0)
+    assert found
+    assert [path for path, status in found if status != 200] == []
+    assert not any(path.exists() for path, _ in found)
 
 
 @pytest.mark.parametrize("path", ["pyproject.toml", "/etc/passwd", "../etc/passwd", page.__file__])

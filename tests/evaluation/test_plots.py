@@ -61,11 +61,12 @@ def test_unfinished_runs_have_losses_and_gains(unfinished):
 
 
 def test_pictures_of_samples_are_shown(unfinished):
-    (unfinished / "one.png").touch()
-    line = json.dumps({"step": 13, "samples": [str(unfinished / "one.png")]})
+    (unfinished / "samples").mkdir()
+    (unfinished / "samples" / "one.png").touch()
+    line = json.dumps({"step": 13, "samples": ["moved/samples/one.png"]})
     (unfinished / "metrics.jsonl").write_text(line + "\n", encoding="utf-8")
     page = plots.plot_runs([str(unfinished)], unfinished / "plots", "png")
-    assert pictures(page)[-1] == "../one.png"
+    assert pictures(page)[-1] == "../samples/one.png"
 
 
 def test_figures_are_those_of_the_log(unfinished):

@@ -118,7 +118,8 @@ def test_rewriting_and_infilling_are_refused(gpt, tokenizer):
 
 
 @pytest.mark.parametrize(
-    "option", [{"clamp": True}, {"x0": "mean"}, {"order": "random"}, {"guidance_scale": 1.0}]
+    "option",
+    [{"clamp": True}, {"x0": "mean"}, {"order": "random"}, {"window": 2}, {"guidance_scale": 1.0}],
 )
 def test_options_of_diffusion_are_refused(gpt, option):
     (name,) = option

@@ -78,7 +78,8 @@ def test_documents_do_not_depend_on_their_neighbors(writer, write):
 
 
 def test_documents_begin_as_short_texts(writer, write):
-    short = write(sample_request(writer, 2, 0, LONGEST))
+    decoding = DecodingConfig(x0="moving")
+    short = write(sample_request(writer, 2, 0, LONGEST, decoding))
     assert [ids[:LONGEST] for ids in write(sample_request(writer, 2, 0, 50))] == short
 
 

@@ -14,6 +14,7 @@ from textdiff.evaluation.config import EvaluationConfig
 from textdiff.text import grammar
 from textdiff.text.card import text_facts
 from textdiff.text.config import DataConfig, ModelConfig, TextConfig, TokenizerConfig
+from textdiff.text.dataset import Corpus
 from textdiff.text.hub import load_model
 from textdiff.text.train import train
 from textdiff.training.card import add_evaluation
@@ -65,7 +66,7 @@ def test_card_names_data_seed_and_machine(card: ModelCard) -> None:
 def test_card_names_the_held_out_part(config: TextConfig, monkeypatch, on_hub: bool) -> None:
     monkeypatch.setattr("textdiff.text.card.has_validation_split", lambda source: on_hub)
     model, tokenizer = load_model(config.run)
-    split = text_facts(config, model, tokenizer, 57, 3).split
+    split = text_facts(config, model, tokenizer, 57, Corpus.of([[4]])).split
     assert split == ("its validation split on the hub" if on_hub else "5% of it")
 
 
@@ -158,3 +159,12 @@ def test_command_has_the_options_that_differ() -> None:
 def test_impossible_license_is_refused() -> None:
     with pytest.raises(UserError, match=r"train\.license must be a name such as mit"):
         TrainConfig(license="the license of\nmy data")
+
+
+def test_card_of_pairs_has_a_source(config: TextConfig, new_model, tokenizer) -> None:
+    """That of the first held-out pair, of which the first sample is the target."""
+    pair = tokenizer.encode("the king sees .", add_special_tokens=False).ids
+    model = new_model(separator=pair[-1])
+    facts = text_facts(config, model, tokenizer, 57, Corpus.of([[*pair, pair[0]]]))
+    assert "pipe.generate('the king sees', n=2)" in facts.usage
+    assert facts.widget(["a queen"]) == [{"text": "the king sees", "output": {"text": "a queen"}}]

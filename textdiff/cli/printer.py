@@ -17,6 +17,7 @@ from textdiff.sampling import (
     sampling_precision,
     with_progress,
 )
+from textdiff.text.decoding import without_auto
 from textdiff.text.requests import TextModel
 from textdiff.text.sampling import generate
 from textdiff.text.selection import similarity
@@ -64,7 +65,8 @@ class TextPrinter(TextTasks[None]):
     def _shows_words(self, task: Task) -> bool:
         """Whether words are printed one by one: of a single text, if they settle one by one."""
         request, free = task.request, task.request.start[0] > 0
-        one_by_one = request.decoding.order == "left-to-right"
+        decoding = without_auto(self.model, request.decoding, task.sampling.sampler)
+        one_by_one = decoding.order == "left-to-right"
         one_by_one |= request.mask.shape[1] > self.model.config.length
         one_by_one &= task.select is None and not (free[:-1] & ~free[1:]).any()
         alone = len(request.ids) == self.process.world == 1

@@ -25,9 +25,11 @@ element.addEventListener("input", () => {
 let before = 0;
 watch("value", () => {
   const { frames = [], at: start } = props.value || {};
-  if (frames.length < before || frames.length <= 1) at = null; // another request
+  if (frames.length) { // an error has none, and leaves the slider where it is
+    if (frames.length < before || frames.length === 1) at = null; // another request
+    before = frames.length;
+  }
   if (start !== undefined) at = start;
-  before = frames.length;
   show();
 });
 

@@ -24,8 +24,9 @@ LEVELS = 10  # of colour
 LARGEST_LOSSLESS = 64 * 64  # pixels
 EMPTY: dict[str, Any] = {"frames": [], "labels": [], "steps": 0, "note": "", "error": ""}
 PROBABILITIES = (
-    "Probability: <span class='p1'>below 0.3</span><span class='p4'>0.5</span>"
-    "<span class='p6'>0.7</span><span class='p8'>0.9</span><span class='p9'>certain</span>"
+    "Probability: <span class='p1'>below 0.3</span><span class='p4'>0.3 to 0.5</span>"
+    "<span class='p6'>0.5 to 0.7</span><span class='p8'>0.7 to 0.9</span>"
+    "<span class='p9'>above 0.9</span>"
 )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Sequence
@@ -40,10 +41,11 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
     check_free(host, port)
     use_few_arenas()
     names = [*models] or [default_model(host, port)]
-    page = build_page({name: open_model(name) for name in names})
-    log.info("the page is at http://%s:%d (Ctrl-C ends it)", host, port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is removed
     with tempfile.TemporaryDirectory(prefix="textdiff-demo-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # pictures that browsers send
+        os.environ["GRADIO_TEMP_DIR"] = folder  # pictures of the page, and those that browsers send
+        page = build_page({name: open_model(name) for name in names})
+        log.info("the page is at http://%s:%d (Ctrl-C ends it)", host, port)
         launch(page, host, port, wait=True)
 
 

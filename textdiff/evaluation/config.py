@@ -71,6 +71,8 @@ class EvaluationConfig(WordDecodingConfig):
             value = getattr(self, name)
             check(value >= least, f"--{name}", f"at least {least}", value)
         check(self.mbr == 1 or not self.rank, "--mbr", "left out with --rank", self.mbr)
+        rule = "left out without --order, for the bound would have another order than the samples"
+        check(self.window is None or self.order != "auto", "--window", rule, self.window)
         check(not Path(self.out or ".").is_file(), "--out", "a folder", self.out)
         check(bool(self.step_counts), "--steps", "at least 1", self.steps)
         for steps in self.step_counts:

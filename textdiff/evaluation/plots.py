@@ -22,8 +22,7 @@ NOT_LOSSES = ("step", "lr", "grad_norm", "utilization", "seconds")
 HELD_OUT = "valid/"
 # figures that are logged at several log SNRs
 BY_LOGSNR = {"cross_entropy": "nats per word", "context_gain": "nats per word that context saves"}
-LABELS = 90  # words in the map of embeddings
-NEIGHBORS = 5
+LABELS, NEIGHBORS = 90, 5  # words in the map of embeddings, and similar ones in the list
 
 
 @dataclass(frozen=True)
@@ -232,7 +231,7 @@ def _page(runs: list[Run], pictures: list[str], out: Path) -> Iterator[str]:
     for run in runs:
         yield f"<h2>Samples of {escape(run.name)}</h2><table>"
         for line in run.lines:
-            shown = [_sample(each, out) for each in line.get("samples", ())]
+            shown = [_sample(run, each, out) for each in line.get("samples", ())]
             if shown:
                 yield f"<tr><td>step {line['step']:,}<td>{'<br>'.join(shown)}"
         yield "</table>"
@@ -243,8 +242,9 @@ def _page(runs: list[Run], pictures: list[str], out: Path) -> Iterator[str]:
             yield "</table>"
 
 
-def _sample(sample: str, out: Path) -> str:
-    """A sampled text, or the picture of which `sample` is the path."""
-    if sample.endswith(".png") and Path(sample).is_file():
-        return f"<img src='{escape(relpath(sample, out))}' alt='samples'>"
+def _sample(run: Run, sample: str, out: Path) -> str:
+    """A sampled text, or a picture of the run, which may have been moved."""
+    picture = run.folder / "samples" / Path(sample).name
+    if picture.suffix == ".png" and picture.is_file():
+        return f"<img src='{escape(relpath(picture, out))}' alt='samples'>"
     return escape(sample)

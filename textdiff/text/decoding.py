@@ -8,6 +8,7 @@ from textdiff.text.control_config import ControlConfig
 from textdiff.text.decoding_config import ORDERS_OF_EVERY_MODEL, DecodingConfig
 from textdiff.text.predictor import WordPredictor
 
+DRAWN = ("joint", "moving")  # values of x0 that draw whole sentences
 COLDEST = 0.2  # temperature below which the pair table to the power 1 / temperature underflows
 
 
@@ -52,8 +53,8 @@ def resolve_decoding(
         raise UserError("--classifier needs a model without sources: write the label in the source")
     if config.length_quantile is not None and not model.config.has_sources:
         raise UserError("--length_quantile needs a model of pairs: use --length")
-    if config.x0 == "joint" and not model.markov:
-        raise UserError("--x0 joint needs a model with a Markov prior (model.prior markov)")
+    if config.x0 in DRAWN and not model.markov:
+        raise UserError(f"--x0 {config.x0} needs a model with a Markov prior (model.prior markov)")
     if config.order not in ORDERS_OF_EVERY_MODEL and not model.config.stagger_prob:
         rule = "a model trained for it (model.stagger_prob above 0)"
         raise UserError(f"--order {config.order} needs {rule}")
@@ -71,36 +72,44 @@ def resolve_decoding(
 
 
 def without_auto(
-    model: WordPredictor | Autoregressive, decoding: Decoding, sampler: str
+    model: WordPredictor | Autoregressive, decoding: Decoding, sampler: str, document: bool = False
 ) -> Decoding:
     """The decoding with `x0` and `order` named, as a sampler uses it for a model.
+
+    Args:
+        document: Whether texts are longer than the model's sequences.
 
     Raises:
         UserError: If steps should draw whole sentences, and cannot.
     """
     if isinstance(model, Autoregressive):
         return decoding
-    if decoding.x0 == "joint" and sampler != "ddpm":
-        raise UserError(f"--x0 joint needs --sampler ddpm, got {sampler}")
+    x0, asked = decoding.x0, decoding.x0 in DRAWN
+    if asked and sampler != "ddpm":
+        raise UserError(f"--x0 {x0} needs --sampler ddpm, got {sampler}")
     too_cold = decoding.temperature < COLDEST
-    if decoding.x0 == "joint" and too_cold:
+    if asked and too_cold:
         rule = f"a --temperature of at least {COLDEST}"
-        raise UserError(f"--x0 joint needs {rule}, got {decoding.temperature}: use --x0 mean")
+        raise UserError(f"--x0 {x0} needs {rule}, got {decoding.temperature}: use --x0 mean")
     possible = sampler == "ddpm" and model.markov is not None and not too_cold
     begun = model.prior_weight == 1  # not yet during the warm-up
-    joint = decoding.x0 != "mean" and possible and bool(begun)
+    if x0 == "mean" or not possible or not begun:
+        x0 = "mean"
+    elif x0 == "auto":
+        x0 = "moving" if document else "joint"
     order = decoding.order
     if order == "auto":
         order = "left-to-right"
-        if not (joint and model.config.stagger_prob):
+        if not (x0 in DRAWN and model.config.stagger_prob):
             order = in_parallel(decoding).order
-    return replace(decoding, x0="joint" if joint else "mean", order=order)
+    return replace(decoding, x0=x0, order=order)
 
 
 def in_parallel(decoding: Decoding) -> Decoding:
     """The decoding with parallel order. Raises UserError if it has a window."""
     if decoding.window > 1:
-        raise UserError("--window needs --order left-to-right, right-to-left or random")
+        reason = "all words move together here"
+        raise UserError(f"--window needs --order left-to-right, right-to-left or random: {reason}")
     return replace(decoding, order="parallel")
 
 
@@ -112,6 +121,7 @@ def _refuse_options_of_diffusion(config: DecodingConfig) -> None:
         "--clamp": config.clamp,
         f"--x0 {config.x0}": config.x0 != "auto",
         f"--order {config.order}": config.order not in ORDERS_OF_EVERY_MODEL,
+        "--window": config.window is not None,
         "--forbid or --require": bool(config.forbid or config.require),
         "--classifier": config.classifier is not None,
     }

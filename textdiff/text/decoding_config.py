@@ -28,9 +28,10 @@ class WordDecodingConfig:
             model.sampling_length_quantile.
         clamp: Replace every estimate of x0 by the nearest word embedding, as Diffusion-LM does.
         x0: What stands for the clean embeddings in a step. joint: those of a sentence drawn from
-            the predicted distribution, all words together. mean: their mean. auto: joint with the
-            sampler ddpm, a temperature of at least 0.2 and a model that has a Markov prior,
-            otherwise mean.
+            the predicted distribution, all words together. moving: the same, but the network
+            predicts only the words that lose noise in the step; one word at a time this is the
+            chain rule. mean: the mean. auto: joint, and in documents moving, with the sampler ddpm,
+            a temperature of at least 0.2 and a model that has a Markov prior, otherwise mean.
         order: Order in which words lose their noise. parallel: all together. Others need a model
             trained with model.stagger_prob above 0. auto: left-to-right for such a model where x0
             is joint, and parallel otherwise and in rewriting.
@@ -41,7 +42,7 @@ class WordDecodingConfig:
     guidance_scale: float | None = None
     length_quantile: float | None = None
     clamp: bool = False
-    x0: Literal["auto", "joint", "mean"] = "auto"
+    x0: Literal["auto", "joint", "moving", "mean"] = "auto"
     order: Order = "auto"
     window: int | None = None
 

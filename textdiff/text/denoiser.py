@@ -1,6 +1,11 @@
-"""A text model as a denoiser, which samplers take."""
+"""A text model as a denoiser, which samplers take.
 
-from collections.abc import Callable
+x0 is that of a drawn sentence, or the mean. As p(x_s | x_t) is the mean of q(x_s | x_t, x0) over
+x0, a step of any length is exact with a drawn sentence, if the distribution of the sentence is.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -17,6 +22,7 @@ from textdiff.text.predictor import Guide, WordPredictor
 from textdiff.text.transformer import NoisyText
 
 Uniforms = Callable[[int], Float[Tensor, "b n"]]  # n uniform random numbers for each sentence
+ALL: Iterator[None] = repeat(None)  # words move in every step
 
 
 def build_denoiser(
@@ -30,17 +36,17 @@ def build_denoiser(
     guide: Guide | None = None,
     source: Bool[Tensor, "b l"] | None = None,
     predicted: list[Tensor] | None = None,
+    moving: Iterator[Bool[Tensor, "b l"] | None] = ALL,
 ) -> Denoiser:
     """The model as a denoiser with self-conditioning and clamping, which never samples `banned`.
 
     Args:
-        uniforms: Random numbers for drawing sentences. If given, x0 is that of a drawn sentence
-            instead of the mean. As p(x_s | x_t) is the mean of q(x_s | x_t, x0) over x0, a step of
-            any length is then exact if the distribution of the sentence is.
+        uniforms: Random numbers for drawing sentences. If None, x0 is the mean.
         automaton: The set of sentences that may be sampled. If None, all.
         guide: Guidance of the words' logits.
         source: Words of the source, if guidance is towards it.
         predicted: List that holds the probabilities (b l v) of the last call, if they are kept.
+        moving: Words that move in each step, if the network predicts these alone in a draw.
     """
     options: Any = {"banned": banned, "source": source, "automaton": automaton, "guide": guide}
     options |= {"temperature": decoding.temperature, "guidance_scale": decoding.guidance_scale}
@@ -52,13 +58,13 @@ def build_denoiser(
                 mean, logits = _predict(model, text, **options)
                 _keep(predicted, lambda: logits.softmax(-1))
                 return from_x0(x_t, mean, logsnr), mean
-            words, marginal = model.draw_words(text, uniforms(mask.shape[1]), **options)
-        _keep(predicted, lambda: marginal)
-        mean = marginal @ model.words.embeddings
-        return from_x0(x_t, model.words.embeddings[words], logsnr), mean
+            words, p = model.draw_words(text, uniforms(mask.shape[1]), next(moving), **options)
+        _keep(predicted, lambda: p)
+        vectors = model.words.embeddings
+        return from_x0(x_t, vectors[words], logsnr), p @ vectors
 
-    denoise = self_conditioned(network)
-    return clamped(denoise, _nearest_embedding(model, banned) if decoding.clamp else project)
+    end = _nearest_embedding(model, banned) if decoding.clamp else project
+    return clamped(self_conditioned(network), end)
 
 
 def _keep(kept: list[Tensor] | None, value: Callable[[], Tensor]) -> None:

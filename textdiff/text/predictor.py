@@ -34,9 +34,7 @@ from textdiff.text.transformer import Keys, NoisyText, Positions, TextDenoiser
 from textdiff.text.word_embedding import WordEmbedding
 
 Logits = Float[Tensor, "b l v"]
-
-# probabilities of words -> what guidance adds to their logits
-Guide = Callable[[Logits], Logits]
+Guide = Callable[[Logits], Logits]  # word probabilities -> what guidance adds to the logits
 
 
 class WordPredictor(PreTrainedModel):
@@ -58,8 +56,7 @@ class WordPredictor(PreTrainedModel):
         super().__init__(config)
         c = config
         for name, known in (("objective", PREDICTIONS), ("schedule", SCHEDULES)):
-            allowed = ("ce" if name == "objective" else "adaptive", *known)
-            value = getattr(c, name)
+            allowed, value = ("ce" if name == "objective" else "adaptive", *known), getattr(c, name)
             check(value in allowed, f"model.{name}", f"one of {', '.join(allowed)}", value)
         self.words = WordEmbedding(c.vocab_size, c.embed_dim, rounding_bias=c.objective != "ce")
         sizes = c.vocab_size, c.prior_pairs, c.prior_contexts
@@ -108,18 +105,19 @@ class WordPredictor(PreTrainedModel):
         self,
         text: NoisyText,
         uniforms: Float[Tensor, "b l"],
+        moving: Positions | None = None,
         automaton: Automaton | None = None,
         guide: Guide | None = None,
         **decoding: Any,
-    ) -> tuple[Words, Float[Tensor, "b l v"]]:
+    ) -> tuple[Words, Logits]:
         """Draws the words of each sentence together; returns them and their probabilities.
 
-        The probabilities are those of the words at each position, before guidance by `guide`.
-
-        The model must have a Markov prior.
+        The probabilities are those of the words at each position, before guidance by `guide`. The
+        model must have a Markov prior.
 
         Args:
             uniforms: Uniform random numbers in (0, 1).
+            moving: Words that the network predicts, and not the prior alone. If None, all.
             automaton: The set of sentences that may be drawn. If None, all.
             guide: Guidance of the words' logits.
             decoding: As in `predict`.
@@ -129,6 +127,10 @@ class WordPredictor(PreTrainedModel):
         with torch.autocast(text.x_t.device.type, enabled=False):
             marginal = (logits + joint.log_messages(logits, text.mask)).softmax(-1)
             logits = logits + guide(marginal) if guide else logits
+            if moving is not None:
+                own = self.words.log_likelihood(text.x_t, text.logsnr) / decoding["temperature"]
+                own = without_banned(own, decoding["banned"])
+                logits = torch.where(moving.unsqueeze(-1), logits, own)
             sample = partial(automaton.sample, joint.chain) if automaton else joint.chain.sample
             return sample(logits, text.mask, uniforms), marginal
 

@@ -21,7 +21,7 @@ from textdiff.sampling import SampleBatch, resample, resample_grid, sampling_pre
 from textdiff.text.autoregressive import ONLY_LEFT_TO_RIGHT, Autoregressive
 from textdiff.text.control import Control, control_of
 from textdiff.text.decoding import without_auto
-from textdiff.text.denoiser import Uniforms, build_denoiser
+from textdiff.text.denoiser import ALL, Uniforms, build_denoiser
 from textdiff.text.documents import windowed
 from textdiff.text.functional import source_words
 from textdiff.text.orders import order_path
@@ -71,13 +71,14 @@ def sample_batches(
         return
     options = sampling_precision(model, config.precision), config.sampler, probabilities
     reverse = partial(_reverse, model, *options)
-    decoding = without_auto(model, request.decoding, config.sampler)
+    document = request.mask.shape[1] > model.config.length
+    decoding = without_auto(model, request.decoding, config.sampler, document)
     request, keys = replace(request, decoding=decoding), sample_keys(config.seed, len(request.ids))
-    joint, fitted = decoding.x0 == "joint", model.schedule()
+    drawn, fitted = decoding.x0 != "mean", model.schedule()
     for rows in batches:
         part, own_keys = request.part(rows), keys[rows].to(model.device)
         schedule = with_even_share(fitted, EVEN_SHARE) if part.rewrites.any() else fitted
-        noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if joint else None
+        noise, uniforms = noise_generator(own_keys), uniform_generator(own_keys) if drawn else None
         log_snrs = partial(_log_snrs, schedule, steps=config.steps, keys=keys[rows])
         windows, certain = windowed(part, model.config.length), torch.ones(part.ids.shape)
         steps, before = sum(len(log_snrs(now)) - 1 for _, now in windows), 0
@@ -118,9 +119,10 @@ def _reverse(
     given, mask = request.ids.clone(), request.mask.to(model.device)
     x0 = model.words.embeddings[given.to(model.device)]
     never, control = control.never(request).to(model.device), control.to(model.device)
+    moving = _moving(request, logsnrs.to(model.device))
     options = request.decoding, precision, uniforms, control.automaton
     predicted: list[Tensor] | None = [] if with_probabilities else None
-    more = control.guide(mask), _dropped(model, request), predicted
+    more = control.guide(mask), _dropped(model, request), predicted, moving
     denoise = build_denoiser(model, mask, never, *options, *more)
     for step in resample(denoise, x0, noise, logsnrs, strength=request.start, sampler=sampler):
         scores = model.words.rounding_logits(step.x0).masked_fill(never, -torch.inf)
@@ -131,6 +133,13 @@ def _reverse(
             of_words = predicted[0].cpu().float().gather(-1, words.unsqueeze(-1)).squeeze(-1)
             certain = certain.where(kept, of_words)
         yield _TextStep(step.index, words, certain, final.cumprod(1).sum(1))
+
+
+def _moving(request: Request, logsnrs: LogSNRs) -> Iterator[Bool[Tensor, "b l"] | None]:
+    """Words that lose noise in each step, if draws distinguish them and not all do."""
+    if request.decoding.x0 != "moving" or logsnrs.ndim == 1:
+        return ALL
+    return iter(logsnrs[1:] > logsnrs[:-1])
 
 
 def _dropped(model: WordPredictor, request: Request) -> Bool[Tensor, "b l"] | None:

@@ -83,7 +83,7 @@ def train(config: TextConfig, run_dir: RunDir[TextConfig] | None = None) -> Path
             trainer.resume()  # before anything is written, for it may be refused
         _begin(run_dir, config, tokenizer, prepared, accelerator)
         first, held_out = trainer.step, _validation_batches(config, valid, accelerator)
-        facts = text_facts(config, model, tokenizer, len(corpus), len(valid))
+        facts = text_facts(config, model, tokenizer, len(corpus), valid)
         with closing(fit(trainer, batches(first), held_out, config, "tokens")) as events:
             for event in events:
                 if isinstance(event, Validation):

@@ -91,7 +91,7 @@ def write_card(config: RunConfig, facts: CardFacts, step: int) -> None:
         metadata=_metadata(config, name, facts, validation.get("samples", [])).to_yaml(),
         name=name,
         model=facts.model,
-        usage=facts.usage.replace("{name}", name),
+        usage=facts.usage.replace("{name}", name if run.is_absolute() else run.as_posix()),
         training=f"{public_name(data.train) if data.train else GENERATED}: {facts.training}",
         held_out=f"{public_name(data.valid) if data.valid else facts.split}: {facts.held_out}",
         rows=_training(config, path, step),
