@@ -9,6 +9,7 @@ from html import escape, unescape
 from latex2mathml.converter import convert
 
 NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'  # HTML does not need it
+OPERATOR = re.compile("(<mi>(?:log|exp)</mi>)(?=<m(?:i|sub|sup|over|frac)>)")  # needs a space
 MARKED = re.compile(
     r'<(?:span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</(?:span|div)>', re.DOTALL
 )
@@ -23,7 +24,7 @@ def mathml(latex: str, display: str = "inline") -> str:
     converted = convert(latex, display=display).replace(NAMESPACE, "")
     if "\\" in converted or "&<" in converted:
         raise ValueError(f"a command is unknown or misplaced in the formula {latex}")
-    return converted
+    return OPERATOR.sub(r'\1<mspace width="0.17em"/>', converted)
 
 
 def prose(text: str) -> str:

@@ -78,7 +78,8 @@ def caption(time: float, logsnr: float) -> str:
     """Time, log SNR, and the scales of signal and noise."""
     value = torch.tensor([logsnr])
     alpha, sigma = (float(scale) for scale in alpha_sigma(value, value))
-    return f"t {time:.2f} · log SNR {logsnr:+.1f} · signal {alpha:.2f} · noise {sigma:.2f}"
+    shown = round(logsnr, 1) + 0.0  # not -0.0
+    return f"t {time:.2f} · log SNR {shown:+.1f} · signal {alpha:.2f} · noise {sigma:.2f}"
 
 
 def _place(count: int, index: int, logsnr: float) -> tuple[float, float]:

@@ -40,7 +40,13 @@ def noise_frames(pipe: TextDiffusion, text: str, schedule: str, seed: int) -> It
     model, tokenizer = pipe.model, pipe.tokenizer
     assert isinstance(model, DiffusionLM)
     text = checked(text)
-    ids, note = encode(tokenizer, text)[: model.config.length], unknown_words(tokenizer, text)
+    ids, note, longest = (
+        encode(tokenizer, text),
+        unknown_words(tokenizer, text),
+        model.config.length,
+    )
+    if len(ids) > longest:
+        ids, note = ids[:longest], f"The first {longest} of {len(ids)} tokens. {note}"
     logsnrs = curve.log_snrs(schedule, model.schedule())
     x0 = model.words.embeddings[torch.tensor(ids, device=model.device)].cpu()
     eps = noise_generator(sample_keys(seed, 1))(x0.unsqueeze(0)).expand(len(logsnrs), -1, -1)

@@ -34,7 +34,8 @@ def generate_tab(pipe: TextDiffusion) -> None:
     """Targets of a source."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            source = text_input("Source", "", lines=3)
+            hint = "A source, written as in the training data"
+            source = text_input("Source", "", lines=3, placeholder=hint)
             start, stop = buttons("Generate")
             with gr.Accordion("Settings", open=False):
                 controls = _controls(pipe, number=4)
