@@ -2,8 +2,10 @@
 
 import re
 
+import gradio as gr
 import pytest
 import torch
+from gradio.data_classes import ImageData
 from gradio_client import Client, handle_file
 from PIL import Image
 
@@ -55,3 +57,10 @@ def test_picture_of_another_shape_is_named(address, photo):
         "The picture is 64x48, the model's images are 8x8: its middle was used."
     )
     assert len(found["frames"]) == found["steps"]
+
+
+def test_file_that_is_no_picture_is_one_line(tmp_path):
+    (tmp_path / "a.png").write_text("no picture", encoding="utf-8")
+    picture = demo._only_pictures(gr.Image(type="pil"))
+    with pytest.raises(gr.Error, match="the file is not a picture"):
+        picture.preprocess(ImageData(path=str(tmp_path / "a.png")))
