@@ -57,10 +57,9 @@ TEXT = partial(
     ),
     try_next=TryNext(
         "textdiff sample report/text --n 8 --rank 4 --format table",
-        "The column `score` is -log p of each sentence, in nats per token (a nat is 1.44 bits), "
-        "computed word by word. Lower is more probable. Compare the best sentence with the worst "
-        "one. The model gives its own sentences a better score than the held-out text of "
-        "section 12.",
+        "The column `score` is an estimate of this bound for each sentence, in nats per token (a "
+        "nat is 1.44 bits). Lower is more probable. Compare the best sentence with the worst one. "
+        "The model gives its own sentences a better score than the held-out text of section 12.",
     ),
 )
 MIXTURE = GaussianMixture(

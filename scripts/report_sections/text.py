@@ -111,10 +111,10 @@ def _finding(true: bool, grammatical: float, table: Results) -> str:
         f"are not in the training text. Their perplexity is {ours['perplexity']:.2f}, that of "
         f"held-out text is {real['perplexity']:.2f}, and that of bigrams is "
         f"{bigram['perplexity']:.2f}. Likelihood is another matter. The model was trained "
-        f"to predict noise, not on the bound of section 3. On held-out text this bound is "
-        f"{ours['nats_per_token']:.2f} nats per token, and the exact value may be lower; bigrams "
-        f"have {bigram['nats_per_token']:.2f}. So the model writes good sentences, but it does not "
-        "know their probabilities well."
+        "on the squared error of $x_0$, not on the bound of section 3. On held-out text this bound "
+        f"is {ours['nats_per_token']:.2f} nats per token, and the exact value may be lower; "
+        f"bigrams have {bigram['nats_per_token']:.2f}. So the model writes good "
+        "sentences, but it does not know their probabilities well."
     )
 
 

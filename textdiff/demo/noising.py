@@ -40,11 +40,8 @@ def noise_frames(pipe: TextDiffusion, text: str, schedule: str, seed: int) -> It
     model, tokenizer = pipe.model, pipe.tokenizer
     assert isinstance(model, DiffusionLM)
     text = checked(text)
-    ids, note, longest = (
-        encode(tokenizer, text),
-        unknown_words(tokenizer, text),
-        model.config.length,
-    )
+    ids, note = encode(tokenizer, text), unknown_words(tokenizer, text)
+    longest = model.config.length
     if len(ids) > longest:
         ids, note = ids[:longest], f"The first {longest} of {len(ids)} tokens. {note}"
     logsnrs = curve.log_snrs(schedule, model.schedule())
